@@ -1,0 +1,111 @@
+"""An unchanged Glance from the package index, on loopback, with SQLite and a file store.
+
+Two pipelines, both made of nothing but Glance's own filters: `noauth`, the one that Glance ships as
+its default and that knows no customers; and `trusting`, in which Glance believes the identity
+headers of the proxy in front of it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from lab import venvs
+from lab.processes import Process, free_port
+
+Pipeline = Literal["noauth", "trusting"]
+
+# One worker and few threads: on SQLite, Glance answers 500 "database is locked" under concurrency.
+_THREADS = 4
+
+_CONFIGURATION = """\
+[DEFAULT]
+enabled_backends = file:file
+node_staging_uri = file://{home}/staging
+worker_self_reference_url = http://127.0.0.1:{port}
+log_file = {home}/glance.log
+[database]
+connection = sqlite:///{home}/glance.db
+[glance_store]
+default_backend = file
+[file]
+filesystem_store_datadir = {home}/images
+[paste_deploy]
+config_file = {home}/glance-api-paste.ini
+[oslo_policy]
+policy_file = {home}/policy.yaml
+"""
+
+# Without Keystone nobody has a role, so Glance's own default policy would refuse everyone.
+_POLICY: dict[Pipeline, str] = {"noauth": 'context_is_admin: "@"\n', "trusting": ""}
+_CONTEXT: dict[Pipeline, str] = {"noauth": "unauthenticated-context", "trusting": "context"}
+
+
+@dataclass
+class Glance:
+    """One Glance: `start` it, use `url`, `stop` it. Its files live below `home`."""
+
+    home: Path
+    pipeline: Pipeline = "noauth"
+    extra_policy: str = ""
+    port: int = field(default_factory=free_port)
+    _process: Process | None = None
+
+    @property
+    def url(self) -> str:
+        """The endpoint, without a version."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Install, configure, create the database, start, and wait for the first answer."""
+        environment = venvs.ensure("glance")
+        self._configure(environment)
+        self._sync_database(environment)
+        self._process = Process(
+            "glance",
+            self._argv(environment),
+            self.home / "gunicorn.log",
+            {"OS_GLANCE_CONFIG_DIR": str(self.home)},
+        )
+        self._process.start()
+        self._process.await_http(f"{self.url}/versions")
+
+    def stop(self) -> None:
+        """End Glance."""
+        if self._process is not None:
+            self._process.stop()
+
+    def _configure(self, environment: Path) -> None:
+        for directory in ("images", "staging"):
+            (self.home / directory).mkdir(parents=True, exist_ok=True)
+        configuration = _CONFIGURATION.format(home=self.home, port=self.port)
+        (self.home / "glance-api.conf").write_text(configuration)
+        (self.home / "policy.yaml").write_text(_POLICY[self.pipeline] + self.extra_policy)
+        paste = (environment / "etc" / "glance" / "glance-api-paste.ini").read_text()
+        shipped = "osprofiler unauthenticated-context rootapp"
+        wanted = f"osprofiler {_CONTEXT[self.pipeline]} rootapp"
+        (self.home / "glance-api-paste.ini").write_text(paste.replace(shipped, wanted))
+
+    def _sync_database(self, environment: Path) -> None:
+        manage = [str(environment / "bin" / "glance-manage"), "--config-dir", str(self.home)]
+        subprocess.run([*manage, "db_sync"], check=True, capture_output=True)
+
+    def _argv(self, environment: Path) -> list[str]:
+        return [
+            str(environment / "bin" / "gunicorn"),
+            "--bind",
+            f"127.0.0.1:{self.port}",
+            "--workers",
+            "1",
+            "--worker-class",
+            "gthread",
+            "--threads",
+            str(_THREADS),
+            "--timeout",
+            "120",
+            "--graceful-timeout",
+            "3",
+            "glance.wsgi.api:application",
+        ]

@@ -1,0 +1,43 @@
+"""Virtual environments for the real parts: made once, found again by what was asked of them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOM = Path(__file__).resolve().parent
+ENVIRONMENTS = ROOM.parent / ".venvs"
+
+
+def ensure(name: str) -> Path:
+    """Return the directory of an environment that has `lab/requirements/<name>.txt` installed.
+
+    The directory's name carries a digest of the requirements and of the interpreter, so a changed
+    pin makes a new environment and an unchanged one costs nothing. Safe to call from several
+    processes at the same time. Raises `subprocess.CalledProcessError` if pip fails.
+    """
+    requirements = ROOM / "requirements" / f"{name}.txt"
+    asked = requirements.read_bytes() + sys.version.encode() + sys.executable.encode()
+    home = ENVIRONMENTS / f"{name}-{hashlib.sha256(asked).hexdigest()[:12]}"
+    done = home / ".installed"
+    if done.exists():
+        return home
+    ENVIRONMENTS.mkdir(exist_ok=True)
+    with (ENVIRONMENTS / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            _install(home, requirements)
+            done.touch()
+    return home
+
+
+def _install(home: Path, requirements: Path) -> None:
+    shutil.rmtree(home, ignore_errors=True)
+    venv.create(home, with_pip=True)
+    pip = [str(home / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "-qq"]
+    subprocess.run([*pip, "install", "-r", str(requirements)], check=True)

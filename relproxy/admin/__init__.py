@@ -1,0 +1,1 @@
+"""The listener for operators: health, metrics and relations. It shows every project's records."""

@@ -1,0 +1,85 @@
+"""Is relproxy alive, and is it ready? Each part says so itself, with a reason."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from relproxy.errors import RelproxyError
+from relproxy.messages import Headers
+from relproxy.store.base import Store
+from relproxy.upstream import Upstream
+
+# Any answer below 500 shows that a registry is there; this path needs no credentials.
+_PROBE_PATH = "/versions"
+
+
+@dataclass(frozen=True, slots=True)
+class PartHealth:
+    """One part's own word."""
+
+    is_ready: bool
+    reason: str
+
+
+class Health:
+    """Answers /healthz and /readyz."""
+
+    def __init__(self, store: Store, upstreams: Mapping[str, Upstream], *, probe_s: float) -> None:
+        self._store = store
+        self._upstreams = upstreams
+        self._probe_s = probe_s
+
+    async def healthz(self, _: web.Request) -> web.Response:
+        """Say that the process is alive."""
+        return web.json_response({"status": "alive"})
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """Say which parts are ready; 200 if traffic should come here, else 503.
+
+        The store has to work, and at least one registry: a relproxy in front of several must not
+        leave the path of all because one is away. `?registry=NAME` asks about one alone.
+        """
+        asked = request.query.get("registry")
+        if asked is not None and asked not in self._upstreams:
+            return web.json_response({"message": f"no registry is named '{asked}'"}, status=404)
+        names = [asked] if asked is not None else list(self._upstreams)
+        store, *found = await asyncio.gather(
+            self._store_health(), *(self._registry_health(name) for name in names)
+        )
+        is_ready = store.is_ready and any(health.is_ready for health in found)
+        body = {
+            "status": "ready" if is_ready else "not ready",
+            "store": _shown(store),
+            "registries": {n: _shown(health) for n, health in zip(names, found, strict=True)},
+        }
+        return web.json_response(body, status=200 if is_ready else 503)
+
+    async def _store_health(self) -> PartHealth:
+        try:
+            async with asyncio.timeout(self._probe_s):
+                await self._store.check()
+        except RelproxyError as failure:
+            return PartHealth(is_ready=False, reason=failure.sentence)
+        except TimeoutError:
+            return PartHealth(is_ready=False, reason="The store did not answer in time.")
+        return PartHealth(is_ready=True, reason="The store answers.")
+
+    async def _registry_health(self, name: str) -> PartHealth:
+        try:
+            async with asyncio.timeout(self._probe_s):
+                response = await self._upstreams[name].send("GET", _PROBE_PATH, Headers())
+                await response.aclose()
+        except RelproxyError as failure:
+            return PartHealth(is_ready=False, reason=failure.sentence)
+        except TimeoutError:
+            return PartHealth(is_ready=False, reason="The registry did not answer in time.")
+        status = response.head.status
+        return PartHealth(is_ready=status < 500, reason=f"The registry answers {status}.")
+
+
+def _shown(health: PartHealth) -> dict[str, object]:
+    return {"ready": health.is_ready, "reason": health.reason}

@@ -1,0 +1,82 @@
+"""Which image relates to which instance and project: the store, as JSON."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from relproxy.errors import BadRequestError, RelproxyError
+from relproxy.filters.capture import canonical_installation, checked_instance_id
+from relproxy.model import ImageRecord
+from relproxy.store.base import RelationQuery, Relations
+
+_PARAMETERS = frozenset(
+    {"instance_id", "nova_installation_uuid", "image_id", "project", "limit", "cursor"}
+)
+_DEFAULT_LIMIT = 100
+_MAX_LIMIT = 1000
+
+
+class RelationsView:
+    """Answers /v1/relations."""
+
+    def __init__(self, store: Relations) -> None:
+        self._store = store
+
+    async def relations(self, request: web.Request) -> web.Response:
+        """Return one page of records, newest first."""
+        try:
+            given = _given(request)
+            page = await self._store.relations(
+                _query(given), limit=_limit(given.get("limit")), cursor=given.get("cursor")
+            )
+        except RelproxyError as refusal:
+            return web.json_response({"message": refusal.sentence}, status=refusal.status)
+        relations = [_shown(record) for record in page.records]
+        return web.json_response({"relations": relations, "next_cursor": page.next_cursor})
+
+
+def _given(request: web.Request) -> dict[str, str]:
+    for name in request.query:
+        if name not in _PARAMETERS:
+            known = ", ".join(sorted(_PARAMETERS))
+            raise BadRequestError(f"There is no parameter '{name}'; known: {known}.")
+        if len(request.query.getall(name)) > 1:
+            raise BadRequestError(f"The parameter '{name}' is given more than once: send it once.")
+    return dict(request.query)
+
+
+def _query(given: dict[str, str]) -> RelationQuery:
+    instance_id = given.get("instance_id")
+    installation = given.get("nova_installation_uuid")
+    image_id = given.get("image_id")
+    if not {"instance_id", "image_id", "project"} & set(given):
+        raise BadRequestError("Ask by 'instance_id', 'image_id' or 'project'.")
+    return RelationQuery(
+        instance_id=instance_id and checked_instance_id(instance_id, "instance_id"),
+        installation=installation
+        and canonical_installation(installation, "nova_installation_uuid"),
+        image_id=image_id and image_id.lower(),
+        project=given.get("project"),
+    )
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return _DEFAULT_LIMIT
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MAX_LIMIT):
+        raise BadRequestError(f"'limit' is not a number from 1 to {_MAX_LIMIT}.")
+    return int(text)
+
+
+def _shown(record: ImageRecord) -> dict[str, object]:
+    capture = record.capture
+    return {
+        "registry": record.registry,
+        "image_id": record.image_id,
+        "project": record.project,
+        "nova_installation_uuid": capture.instance.installation if capture else None,
+        "instance_id": capture.instance.id if capture else None,
+        "grade": capture.grade.value if capture else None,
+        "created_at": record.created_at,
+        "recorded_at": record.recorded_at.isoformat(),
+    }

@@ -1,0 +1,157 @@
+"""The composition root: from a configuration to objects, and from objects to listeners.
+
+The only place that picks implementations. A new store, identity provider or dialect is one line in
+a table here.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import web
+
+from relproxy import config
+from relproxy.admin.health import Health
+from relproxy.admin.listener import admin_application
+from relproxy.admin.relations import RelationsView
+from relproxy.endpoints import Endpoints
+from relproxy.errors import ConfigurationError
+from relproxy.filters.base import Dialect
+from relproxy.filters.capture import MetadataHeaders
+from relproxy.filters.glance_v2 import GlanceV2
+from relproxy.identity.base import IdentityProvider
+from relproxy.identity.headers import HeadersIdentity
+from relproxy.metrics import Metrics
+from relproxy.proxy import Parts, Proxy
+from relproxy.routing import route_table
+from relproxy.server import make_server
+from relproxy.store.base import Store
+from relproxy.store.direct import DirectJournal
+from relproxy.store.sqlite import SqliteStore
+from relproxy.tasks import TaskSet
+from relproxy.upstream import Upstream, open_session
+
+_LOG = logging.getLogger(__name__)
+
+_DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (GlanceV2(),)}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A relproxy that serves: the addresses that were really bound, as (host, port)."""
+
+    listeners: Mapping[str, tuple[str, int]]
+    admin: tuple[str, int]
+
+
+@asynccontextmanager
+async def running(configuration: config.Configuration) -> AsyncIterator[Running]:
+    """Serve for as long as the context lasts; leave it to finish what runs and close everything.
+
+    Raises `ConfigurationError` if an address can't be bound, `StoreUnavailableError` if the store
+    can't be opened.
+    """
+    async with AsyncExitStack() as opened:
+        store = _store(configuration.store)
+        opened.push_async_callback(store.close)
+        await store.open()
+        session = await opened.enter_async_context(open_session(configuration.timeouts))
+        tasks = TaskSet()
+        opened.push_async_callback(tasks.drain, configuration.timeouts.shutdown_s)
+        metrics = Metrics()
+        upstreams = _upstreams(configuration, session, metrics)
+        proxy = Proxy(_parts(configuration, store, upstreams, metrics, tasks))
+        health = Health(store, upstreams, probe_s=configuration.timeouts.probe_s)
+        admin = admin_application(health, RelationsView(store), metrics)
+        admin_address = await _listen_admin(opened, configuration, admin)
+        listeners = {
+            listener.name: await _listen(opened, configuration, listener, proxy, metrics)
+            for listener in configuration.listeners
+        }
+        _LOG.info("serving", extra={"listeners": listeners, "admin": admin_address})
+        yield Running(listeners, admin_address)
+
+
+def _store(settings: config.Store) -> Store:
+    return SqliteStore(settings.path)
+
+
+def _identity(settings: config.Identity) -> IdentityProvider:
+    return HeadersIdentity(settings.trusted_networks, settings.admin_roles)
+
+
+def _upstreams(
+    configuration: config.Configuration, session: aiohttp.ClientSession, metrics: Metrics
+) -> Mapping[str, Upstream]:
+    return {
+        registry.name: Upstream(registry.name, Endpoints(registry.endpoints), session, metrics)
+        for registry in configuration.registries
+    }
+
+
+def _parts(
+    configuration: config.Configuration,
+    store: Store,
+    upstreams: Mapping[str, Upstream],
+    metrics: Metrics,
+    tasks: TaskSet,
+) -> Parts:
+    names = configuration.metadata_headers
+    return Parts(
+        routes=route_table(configuration, _DIALECTS),
+        identity=_identity(configuration.identity),
+        trusted_sources=configuration.trusted_sources.networks,
+        metadata_headers=MetadataHeaders(names.installation, names.instance),
+        upstreams=upstreams,
+        journal=DirectJournal(store),
+        owners=store,
+        images=store,
+        limits=configuration.limits,
+        metrics=metrics,
+        tasks=tasks,
+    )
+
+
+async def _listen_admin(
+    opened: AsyncExitStack, configuration: config.Configuration, application: web.Application
+) -> tuple[str, int]:
+    runner = web.AppRunner(application, access_log=None)
+    opened.push_async_callback(runner.cleanup)
+    await runner.setup()
+    return await _bound(runner, "admin.bind", configuration.admin.bind)
+
+
+async def _listen(
+    opened: AsyncExitStack,
+    configuration: config.Configuration,
+    listener: config.Listener,
+    proxy: Proxy,
+    metrics: Metrics,
+) -> tuple[str, int]:
+    server = make_server(proxy.respond, listener=listener.name, metrics=metrics)
+    runner = web.ServerRunner(server, shutdown_timeout=configuration.timeouts.shutdown_s)
+    opened.push_async_callback(runner.cleanup)
+    await runner.setup()
+    return await _bound(runner, f"listener '{listener.name}'", listener.bind)
+
+
+async def _bound(runner: web.BaseRunner, name: str, bind: str) -> tuple[str, int]:
+    host, _, port = bind.rpartition(":")
+    site = web.TCPSite(runner, host.strip("[]"), int(port))
+    try:
+        await site.start()
+    except OSError as failure:
+        why = "the port is in use" if failure.errno == errno.EADDRINUSE else _reason(failure)
+        raise ConfigurationError((f"{name}: can't listen on {bind}: {why}.",)) from failure
+    address = runner.addresses[-1]
+    return address[0], address[1]
+
+
+def _reason(failure: OSError) -> str:
+    return os.strerror(failure.errno) if failure.errno else str(failure)

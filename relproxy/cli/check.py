@@ -1,0 +1,28 @@
+"""`relproxy check`: every problem of a configuration at once, or that there is none."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from relproxy.config_file import load_configuration
+from relproxy.errors import ConfigurationError
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its arguments."""
+    parser = commands.add_parser("check", help="check a configuration and print every problem")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the problems, one a line; 1 if there are any."""
+    try:
+        configuration = load_configuration(arguments.config)
+    except ConfigurationError as failure:
+        print(*failure.problems, sep="\n")
+        return 1
+    routes, registries = len(configuration.routes), len(configuration.registries)
+    print(f"{arguments.config}: fine: {routes} route(s) to {registries} registry(ies).")
+    return 0

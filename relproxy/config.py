@@ -1,0 +1,277 @@
+"""Every setting: its type, its default, and why the default is what it is.
+
+A `Configuration` is frozen and whole: what reads it need not check anything again. Reading a file,
+and finding everything that is wrong with it, is `config_file.py`. config/relproxy.yaml shows each
+setting; a test keeps the two together.
+"""
+
+from __future__ import annotations
+
+import uuid
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from relproxy.filters.target import parse_target
+from relproxy.model import Tenancy
+from relproxy.networks import Network
+
+
+def _bind(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError("should be HOST:PORT, such as 127.0.0.1:9292 or [::1]:9292")
+    return value
+
+
+def _loopback(value: str) -> str:
+    host = _bind(value).rpartition(":")[0].strip("[]")
+    try:
+        is_loopback = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ValueError(
+            "has to be a loopback address: the admin listener shows every project's records and "
+            "has no access control of its own"
+        )
+    return value
+
+
+def _endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/"):
+        raise ValueError("should be http://HOST:PORT without a path")
+    if parts.query or parts.fragment or parts.username or parts.password:
+        raise ValueError("should be http://HOST:PORT and nothing more")
+    return value.rstrip("/")
+
+
+def _installation(value: str) -> str:
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        raise ValueError(
+            "should be a UUID; `relproxy generate-installation-uuid` makes one"
+        ) from None
+
+
+def _prefix(value: str) -> str:
+    canonical = parse_target(value).path if value.startswith("/") else None
+    if canonical in {None, "/"} or canonical != value:
+        raise ValueError("should be a path such as /east: a leading slash, none at the end")
+    return value
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$")]
+Bind = Annotated[str, AfterValidator(_bind)]
+LoopbackBind = Annotated[str, AfterValidator(_loopback)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+InstallationUUID = Annotated[str, AfterValidator(_installation)]
+PathPrefix = Annotated[str, AfterValidator(_prefix)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    """One mapping of the file: no unknown keys, no change after it was read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Listener(_Section):
+    """An address on which clients are served."""
+
+    name: Name = Field(description="What routes and metrics call this listener.")
+    bind: Bind = Field(description="HOST:PORT to listen on; port 0 takes a free one.")
+
+
+class Admin(_Section):
+    """The listener for operators: health, metrics and relations."""
+
+    bind: LoopbackBind = Field(
+        default="127.0.0.1:9393",
+        description="HOST:PORT, loopback only: it shows every project's records.",
+    )
+
+
+class Identity(_Section):
+    """Who vouches for callers."""
+
+    provider: Literal["headers"] = Field(
+        default="headers",
+        description="headers: a front that authenticated the caller sends X-Project-Id, X-Roles.",
+    )
+    trusted_networks: tuple[Network, ...] = Field(
+        default=(),
+        description="Networks of those fronts; from anyone else identity headers are stripped.",
+    )
+    admin_roles: tuple[str, ...] = Field(
+        default=("admin",),
+        description="Roles that make a caller an admin, who sees everything.",
+    )
+
+
+class TrustedSources(_Section):
+    """Who vouches for instance metadata headers."""
+
+    networks: tuple[Network, ...] = Field(
+        default=(),
+        description="Networks of the Novas; metadata headers from elsewhere count for nothing.",
+    )
+
+
+class MetadataHeaderNames(_Section):
+    """The two headers that carry the tuple; stripped from every request, whoever sent them."""
+
+    installation: HeaderName = Field(
+        default="X-Nova-Installation-UUID",
+        description="Header with the installation's UUID.",
+    )
+    instance: HeaderName = Field(
+        default="X-Nova-Instance-ID", description="Header with the instance's id."
+    )
+
+
+class Store(_Section):
+    """Where records are kept."""
+
+    driver: Literal["sqlite"] = Field(
+        default="sqlite", description="sqlite: one file, for the relproxy of one host."
+    )
+    path: Path = Field(description="The SQLite file, on a disk of its host's own; not on tmpfs.")
+
+
+class Installation(_Section):
+    """One Nova."""
+
+    name: Name = Field(description="What routes call this installation.")
+    uuid: InstallationUUID = Field(description="Its nova_installation_uuid; it never changes.")
+
+
+class Registry(_Section):
+    """One image registry."""
+
+    name: Name = Field(description="What routes, records and metrics call it; records keep it.")
+    dialect: Literal["glance-v2"] = Field(
+        default="glance-v2", description="The image API that it speaks."
+    )
+    tenancy: Tenancy = Field(
+        description="registry: it authenticates callers itself; relproxy: it doesn't."
+    )
+    endpoints: tuple[Endpoint, ...] = Field(
+        min_length=1, description="Its addresses: http://HOST:PORT, one or more."
+    )
+    upstream_identity: Literal["token", "headers"] = Field(
+        default="token",
+        description="token: the client's own token goes on; headers: for a pipeline that trusts "
+        "its front, relproxy says who the caller is.",
+    )
+    chosen_image_ids: Literal["refuse", "allow"] = Field(
+        default="refuse",
+        description="Whether a non-admin may choose an image's id in tenancy relproxy: the answer "
+        "to a taken one tells that a foreign image exists.",
+    )
+    default_limit: Count = Field(
+        default=25, description="Images of a page when the client names no limit (Glance: 25)."
+    )
+    max_limit: Count = Field(
+        default=1000, description="Images of a page at most (Glance's api_limit_max: 1000)."
+    )
+
+
+class Route(_Section):
+    """Which requests go to which registry; the first one that matches is taken."""
+
+    name: Name = Field(description="What metrics and logs call this route.")
+    host: Annotated[str, Field(pattern=r"^[a-z0-9.-]+$")] | None = Field(
+        default=None, description="Host header, without its port; any host if left out."
+    )
+    path_prefix: PathPrefix | None = Field(
+        default=None, description="Leading path, taken off before the registry sees it."
+    )
+    listener: str | None = Field(default=None, description="Name of the listener it came in on.")
+    network: Network | None = Field(default=None, description="Network that the client is in.")
+    registry: str = Field(description="Name of the registry that the request goes to.")
+    installation: str | None = Field(
+        default=None, description="Name of the installation whose Nova uses this route."
+    )
+
+
+class Limits(_Section):
+    """What one request may cost."""
+
+    max_page_bytes: Count = Field(
+        default=32 * 1024**2,
+        description="Bytes of one upstream list page, decoded: 1000 images of 30 KB each.",
+    )
+    max_request_body_bytes: Count = Field(
+        default=1024**2,
+        description="Bytes of a create, PATCH or import body: Glance's own are a few KB.",
+    )
+    max_upstream_pages: Count = Field(
+        default=40,
+        description="Upstream requests for one list before it is refused with 503.",
+    )
+    max_upstream_target_bytes: Annotated[int, Field(ge=1000)] = Field(
+        default=8000,
+        description="Bytes of a path and query sent to a registry: gunicorn takes 8190, uWSGI as "
+        "much as its buffer-size.",
+    )
+
+
+class Timeouts(_Section):
+    """How long a peer may take, in seconds."""
+
+    connect_s: Seconds = Field(
+        default=5, description="To connect to an endpoint: a LAN answers in milliseconds."
+    )
+    read_s: Seconds = Field(
+        default=300,
+        description="Between two reads from a registry: an import or a slow store backend "
+        "stays silent for minutes.",
+    )
+    probe_s: Seconds = Field(
+        default=3, description="For /readyz to ask a registry: shorter than a probe's own timeout."
+    )
+    shutdown_s: Seconds = Field(
+        default=30, description="For running requests to finish after SIGTERM."
+    )
+
+
+class Log(_Section):
+    """What is written to standard error, one JSON object a line."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="The least severe level that is written."
+    )
+
+
+class Configuration(_Section):
+    """The whole file."""
+
+    listeners: tuple[Listener, ...] = Field(min_length=1)
+    admin: Admin = Admin()
+    identity: Identity = Identity()
+    trusted_sources: TrustedSources = TrustedSources()
+    metadata_headers: MetadataHeaderNames = MetadataHeaderNames()
+    store: Store
+    installations: tuple[Installation, ...] = ()
+    registries: tuple[Registry, ...] = Field(min_length=1)
+    routes: tuple[Route, ...] = Field(min_length=1)
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    log: Log = Log()
+
+    def registry_of(self, route: Route) -> Registry:
+        """Return the registry that a route names; the file was checked for it."""
+        return next(r for r in self.registries if r.name == route.registry)
+
+    def installation_of(self, route: Route) -> str | None:
+        """Return the UUID of the installation that a route names, or None."""
+        found = (i.uuid for i in self.installations if i.name == route.installation)
+        return next(found, None)

@@ -1,0 +1,210 @@
+"""From a YAML file to a `Configuration`, or to every problem with it at once.
+
+Each problem is one line: where in the file, the path of the setting, and a sentence. The checks
+between settings work on whatever could be read, so that a typo in one place hides no mistake in
+another.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from relproxy.config import Configuration
+from relproxy.errors import ConfigurationError
+
+PathParts = tuple[str | int, ...]
+_Problem = tuple[PathParts, str]
+_Lines = Mapping[PathParts, int]
+
+_CONDITIONS = ("host", "path_prefix", "listener", "network")
+_MERGE_TAG = "tag:yaml.org,2002:merge"
+
+
+def load_configuration(path: Path) -> Configuration:
+    """Read and check a configuration file.
+
+    Raises `ConfigurationError` with one line for each problem.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else "it is not UTF-8"
+        raise ConfigurationError((f"{path}: can't be read: {reason}.",)) from failure
+    return _checked(text, str(path))
+
+
+def _checked(text: str, name: str) -> Configuration:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as failure:
+        raise ConfigurationError((f"{name}{_syntax_problem(failure)}",)) from failure
+    if not isinstance(tree, dict) or node is None:
+        raise ConfigurationError((f"{name}: should be a mapping of settings.",))
+    lines: dict[PathParts, int] = {}
+    problems = list(_walk(node, (), lines))
+    configuration, invalid = _validated(tree)
+    problems += invalid
+    problems += _between_settings(tree)
+    if configuration is None or problems:
+        raise ConfigurationError(tuple(_rendered(name, problems, lines)))
+    return configuration
+
+
+def _syntax_problem(failure: Exception) -> str:
+    mark = getattr(failure, "problem_mark", None)
+    what = getattr(failure, "problem", None) or str(failure)
+    where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+    return f"{where}: is not YAML: {what}."
+
+
+def _walk(node: yaml.Node, path: PathParts, lines: dict[PathParts, int]) -> Iterator[_Problem]:
+    """Note the line of every setting, and find the keys that YAML would silently overwrite."""
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in seen and key.tag != _MERGE_TAG:
+                yield (*path, name), "is given twice: YAML would silently take the last one"
+            seen.add(name)
+            lines[*path, name] = key.start_mark.line + 1
+            yield from _walk(value, (*path, name), lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _walk(item, (*path, index), lines)
+
+
+def _validated(tree: dict[str, Any]) -> tuple[Configuration | None, list[_Problem]]:
+    try:
+        return Configuration.model_validate(tree), []
+    except ValidationError as failure:
+        details = failure.errors(include_url=False)
+        return None, [_problem(detail) for detail in details]
+
+
+def _problem(detail: ErrorDetails) -> _Problem:
+    path = detail["loc"]
+    kind = detail["type"]
+    if kind == "missing":
+        return path, "is required"
+    if kind == "extra_forbidden":
+        return path, f"is not a setting{_suggestion(path)}"
+    if kind.startswith("ip_"):
+        return path[:-1] if path[-1] in {"IPv4Network", "IPv6Network"} else path, (
+            f"should be a network such as 10.0.0.0/8, without host bits set: {detail['input']!r}"
+        )
+    sentence = detail["msg"].removeprefix("Value error, ")
+    sentence = sentence.removeprefix("Input ")
+    return path, f"{sentence} (it is {_shown(detail['input'])})"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _suggestion(path: PathParts) -> str:
+    known = _settings_at(path[:-1])
+    close = difflib.get_close_matches(str(path[-1]), known, n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known here: {', '.join(sorted(known))}" if known else ""
+
+
+def _settings_at(path: PathParts) -> list[str]:
+    model: Any = Configuration
+    for part in path:
+        if isinstance(part, str):
+            model = _section_in(model.model_fields[part].annotation)
+    return list(model.model_fields)
+
+
+def _section_in(annotation: Any) -> Any:  # noqa: ANN401 - a type as the annotations write it
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return _section_in(annotation.__args__[0])
+
+
+def _between_settings(tree: dict[str, Any]) -> Iterator[_Problem]:
+    """Find what no single setting can know: repeated names, and names that nothing has."""
+    names = {kind: _names(tree, kind) for kind in ("listeners", "registries", "installations")}
+    for kind in (*names, "routes"):
+        yield from _repeated(tree, kind, "name")
+    yield from _repeated(tree, "installations", "uuid")
+    yield from _repeated(tree, "listeners", "bind")
+    for index, route in enumerate(_mappings(tree, "routes")):
+        yield from _dangling(route, index, names)
+    yield from _unreachable(tree)
+
+
+def _mappings(tree: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    items = tree.get(kind)
+    if not isinstance(items, list):
+        return []
+    return [item if isinstance(item, dict) else {} for item in items]
+
+
+def _names(tree: dict[str, Any], kind: str) -> list[str]:
+    return [str(item["name"]) for item in _mappings(tree, kind) if "name" in item]
+
+
+def _repeated(tree: dict[str, Any], kind: str, setting: str) -> Iterator[_Problem]:
+    values = [item.get(setting) for item in _mappings(tree, kind)]
+    spelled = [str(value).lower() for value in values]
+    counts = Counter(spelled)
+    for index, value in enumerate(values):
+        first = spelled.index(spelled[index])
+        if value is not None and counts[spelled[index]] > 1 and first != index:
+            yield (kind, index, setting), f"'{value}' is also that of {kind}[{first}]"
+
+
+def _dangling(
+    route: dict[str, Any], index: int, names: Mapping[str, list[str]]
+) -> Iterator[_Problem]:
+    for setting, kind in (
+        ("registry", "registries"),
+        ("installation", "installations"),
+        ("listener", "listeners"),
+    ):
+        value = route.get(setting)
+        if isinstance(value, str) and value not in names[kind]:
+            known = ", ".join(names[kind]) or "none"
+            yield ("routes", index, setting), f"no {setting} is named '{value}'; known: {known}"
+
+
+def _unreachable(tree: dict[str, Any]) -> Iterator[_Problem]:
+    """Find routes behind one that takes all they would match."""
+    routes = _mappings(tree, "routes")
+    for index, route in enumerate(routes):
+        for earlier, other in enumerate(routes[:index]):
+            asked = {c: other[c] for c in _CONDITIONS if other.get(c) is not None}
+            if all(route.get(c) == value for c, value in asked.items()):
+                yield ("routes", index), f"never matches: routes[{earlier}] before it takes it all"
+                break
+
+
+def _rendered(name: str, problems: list[_Problem], lines: _Lines) -> Iterator[str]:
+    for path, sentence in sorted(problems, key=lambda p: (_line(p[0], lines), str(p[0]))):
+        yield f"{name}:{_line(path, lines)}: {_dotted(path)}: {sentence}."
+
+
+def _line(path: PathParts, lines: _Lines) -> int:
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 1)
+
+
+def _dotted(path: PathParts) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text or "(file)"

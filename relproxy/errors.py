@@ -1,0 +1,112 @@
+"""What can go wrong, as one tree: a sentence for a person and an HTTP status for each.
+
+A driver's own errors are translated at the driver's edge and kept as `__cause__`. Whatever reaches
+a client is the sentence of one of these; nothing else of an exception ever does.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RelproxyError(Exception):
+    """The root; carries the sentence that the client is told."""
+
+    status: ClassVar[int] = 500
+    retry_after_s: ClassVar[int | None] = None
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+
+class BadRequestError(RelproxyError):
+    """The request can't be understood, or means two things at once; nothing is forwarded."""
+
+    status = 400
+
+
+class UnauthenticatedError(RelproxyError):
+    """Nobody vouches for a caller, and what was asked for needs one."""
+
+    status = 401
+
+
+class ForbiddenError(RelproxyError):
+    """The caller is known and may not do this."""
+
+    status = 403
+
+
+class NotFoundError(RelproxyError):
+    """There is no such thing, or none that the caller may know of."""
+
+    status = 404
+
+
+class MethodNotAllowedError(RelproxyError):
+    """The path is known, the method isn't one of its own."""
+
+    status = 405
+
+    def __init__(self, sentence: str, *, allowed: tuple[str, ...]) -> None:
+        super().__init__(sentence)
+        self.allowed = allowed
+
+
+class BodyTooLargeError(RelproxyError):
+    """A body that has to be read whole is over the configured cap."""
+
+    status = 413
+
+
+class RegistryUnreachableError(RelproxyError):
+    """No connection to the registry, or it broke before an answer came."""
+
+    status = 502
+
+
+class RegistryGarbageError(RelproxyError):
+    """The registry answered something that can't be proven filtered, so none of it is shown."""
+
+    status = 502
+
+
+class RegistryTimeoutError(RelproxyError):
+    """The registry took longer than the configured time."""
+
+    status = 504
+
+
+class StoreUnavailableError(RelproxyError):
+    """The store can't be read or written now."""
+
+    status = 503
+    retry_after_s = 5
+
+
+class ListTooCostlyError(RelproxyError):
+    """A list needs more upstream pages than one request may cost."""
+
+    status = 503
+
+
+class ListChangedError(RelproxyError):
+    """A list changed while its pages were being read."""
+
+    status = 503
+    retry_after_s = 1
+
+
+class RecordNotKeptError(RelproxyError):
+    """The registry made the image and the store didn't take its record."""
+
+    status = 503
+
+
+class ConfigurationError(RelproxyError):
+    """The configuration can't be used; carries one line for each problem."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems

@@ -1,0 +1,1 @@
+"""Decisions, and nothing but: bytes and values in, bytes and values out."""

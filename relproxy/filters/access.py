@@ -1,0 +1,62 @@
+"""May this caller do this at all, where relproxy is the only wall? One table, one function.
+
+The table is the dialect's; what a caller may do with one image by id is decided by
+`visibility.may_see` and `visibility.is_own` once the image is known.
+"""
+
+from __future__ import annotations
+
+from relproxy.errors import (
+    ForbiddenError,
+    MethodNotAllowedError,
+    NotFoundError,
+    RelproxyError,
+    UnauthenticatedError,
+)
+from relproxy.filters.base import UNKNOWN, CreateBody, Operation
+from relproxy.model import Access, Caller
+
+
+def objection(operation: Operation, caller: Caller | None) -> RelproxyError | None:
+    """Return why the caller may not do this whatever the image; None where nothing speaks so."""
+    if operation.access is Access.ANYONE:
+        return None
+    if caller is None:
+        return UnauthenticatedError("This request requires authentication: nobody vouches for you.")
+    if operation.access is Access.REFUSED:
+        return _no_such_thing(operation)
+    if operation.access is Access.ADMIN and not caller.is_admin:
+        return ForbiddenError(f"You may not use '{operation.name}': it is for administrators.")
+    return None
+
+
+def create_objection(
+    said: CreateBody, caller: Caller, *, may_choose_id: bool
+) -> RelproxyError | None:
+    """Return why the caller may not create this image; None where nothing speaks so."""
+    if caller.is_admin:
+        return None
+    if said.admin_effect is not None:
+        return effect_objection(said.admin_effect)
+    if said.owner not in {None, caller.project}:
+        return effect_objection("create an image for another project")
+    if said.chosen_id is not None and not may_choose_id:
+        return ForbiddenError("You may not choose the id of an image here: leave 'id' out.")
+    return None
+
+
+def effect_objection(effect: str) -> RelproxyError:
+    """Return the refusal of something that only an admin may do with a body."""
+    return ForbiddenError(f"You may not {effect}: that is for administrators.")
+
+
+def _no_such_thing(operation: Operation) -> RelproxyError:
+    if operation.name != UNKNOWN:
+        return ForbiddenError(
+            "There is no sharing in this registry: an image is its project's own or public."
+        )
+    if operation.allowed:
+        return MethodNotAllowedError(
+            "The method specified is not allowed for this resource.", allowed=operation.allowed
+        )
+    return NotFoundError("The resource could not be found.")

@@ -1,0 +1,133 @@
+"""What a dialect has to know: one image API, its paths, its bodies and its errors.
+
+`proxy.py` sees only this; a new image API is a new file beside `glance_v2.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from relproxy.filters.capture import BodyMetadata
+from relproxy.filters.query import ListQuery
+from relproxy.filters.target import Target
+from relproxy.filters.visibility import ImageFacts
+from relproxy.messages import Headers
+from relproxy.model import Access, CreatedImage, Treatment
+
+# The name of an operation for which a dialect's table has no row.
+UNKNOWN = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One row of a dialect's table, matched by a request.
+
+    `path` is the canonical path that the registry gets. `has_effect` says that the row's access
+    depends on what the body does too. `allowed` names the methods of the path where the request's
+    own isn't one of them.
+    """
+
+    name: str
+    treatment: Treatment
+    access: Access
+    path: str
+    image_id: str | None = None
+    has_effect: bool = False
+    is_version_document: bool = False
+    allowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CreateBody:
+    """What a create says, as far as relproxy needs it.
+
+    `stripped` is the body without the reserved properties: the very bytes that came in where it
+    had none. `admin_effect` names what only an admin may do with it, or is None.
+    """
+
+    metadata: BodyMetadata
+    stripped: bytes
+    chosen_id: str | None
+    owner: str | None
+    admin_effect: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image of a page: what the rule looks at, and its bytes as they came."""
+
+    facts: ImageFacts
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One list response; `next_marker` is None on the last page, `envelope` the dialect's own."""
+
+    rows: tuple[Row, ...]
+    next_marker: str | None
+    envelope: object
+
+
+class Dialect(Protocol):
+    """One image API. Every method is pure."""
+
+    name: str
+
+    def operation(self, method: str, target: Target, headers: Headers) -> Operation:
+        """Classify a request; one that isn't known is treated as the table's last row says."""
+        ...
+
+    def neutral_headers(self, headers: Headers) -> Headers:
+        """Return the headers without anything that would make another operation of the path."""
+        ...
+
+    def read_create(self, body: bytes) -> CreateBody:
+        """Read the body of a create. Raises `BadRequestError` if it is malformed."""
+        ...
+
+    def admin_effect(self, operation: Operation, body: bytes) -> str | None:
+        """Name what only an admin may do with this body; None if there is nothing.
+
+        Raises `BadRequestError` if the body is malformed.
+        """
+        ...
+
+    def created_image(self, body: bytes) -> CreatedImage:
+        """Read a create's 201. Raises `RegistryGarbageError` if it names no image."""
+        ...
+
+    def image_facts(self, body: bytes) -> ImageFacts:
+        """Read one image. Raises `RegistryGarbageError` if it is no image."""
+        ...
+
+    def image_path(self, image_id: str) -> str:
+        """Return the path of one image."""
+        ...
+
+    def page(self, body: bytes) -> Page:
+        """Read a list response. Raises `RegistryGarbageError` if it can't be proven understood."""
+        ...
+
+    def render_page(
+        self, page: Page, rows: tuple[Row, ...], *, query: ListQuery, next_marker: str | None
+    ) -> bytes:
+        """Write a list response with `rows`, the envelope of `page`, and links for the client."""
+        ...
+
+    def is_unknown_marker(self, status: int, body: bytes) -> bool:
+        """Tell whether an error answer to a list says that there is no image with the marker."""
+        ...
+
+    def render_versions(self, body: bytes, prefix: str) -> bytes:
+        """Put `prefix` before the paths of a version document's links."""
+        ...
+
+    def absent_image(self, image_id: str) -> str:
+        """Return the registry's own sentence for an image that doesn't exist."""
+        ...
+
+    def refusal(self, status: int, sentence: str, accept: str) -> tuple[str, bytes]:
+        """Render an error in the registry's own style: its content type and its body."""
+        ...

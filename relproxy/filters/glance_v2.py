@@ -1,0 +1,329 @@
+"""Glance's image API v2: what it says, and how its bodies are read and written.
+
+Sources: glance/api/v2/images.py (`index`, `RequestDeserializer`, `ResponseSerializer`) and
+glance/api/middleware/version_negotiation.py of Glance 33.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from relproxy.errors import BadRequestError, RegistryGarbageError
+from relproxy.filters.base import UNKNOWN, CreateBody, Operation, Page, Row
+from relproxy.filters.capture import BodyMetadata
+from relproxy.filters.glance_v2_table import TableRow, image_id_in, matching_rows
+from relproxy.filters.json_edit import (
+    NotJSONError,
+    Raw,
+    RepeatedKeyError,
+    decoded_value,
+    render_object,
+    shallow_object,
+    strict_document,
+)
+from relproxy.filters.links import prefixed_url
+from relproxy.filters.query import ListQuery, shown_query
+from relproxy.filters.target import Target, canonical_path
+from relproxy.filters.visibility import ImageFacts
+from relproxy.messages import Headers
+from relproxy.model import Access, CreatedImage, Treatment
+
+_VERSION = re.compile(r"v2(\.[0-9]+)?")
+_MEDIA_TYPE = "application/vnd.openstack.images-"
+
+_INSTALLATION = "nova_installation_uuid"
+_INSTANCE = "instance_id"
+_RESERVED = frozenset({_INSTALLATION, _INSTANCE})
+
+# Attributes with which a project would take, publish or fill an image past its owner.
+_ADMIN_ATTRIBUTES = frozenset({"owner", "visibility", "locations"})
+_PRIVATE = frozenset({None, "private", "shared"})
+_OWN_IMPORT_METHOD = "glance-direct"
+
+_IMAGES = "/v2/images"
+
+
+class _ListedImage(msgspec.Struct):
+    """The members of an image that the rule looks at."""
+
+    id: str
+    visibility: str
+    created_at: str
+    owner: str | None = None
+
+
+_LISTED_IMAGE = msgspec.json.Decoder(_ListedImage)
+_ROWS = msgspec.json.Decoder(list[Raw])
+_HIDDEN = ImageFacts(None, None, None, None)
+
+
+class GlanceV2:
+    """The dialect `glance-v2`; see `relproxy.filters.base.Dialect` for each method."""
+
+    name = "glance-v2"
+
+    def operation(self, method: str, target: Target, headers: Headers) -> Operation:
+        """Classify a request on its canonical path."""
+        segments = _versioned(target.segments, headers)
+        rows = matching_rows(segments)
+        path = canonical_path(_as_sent(target.segments, segments))
+        for row in rows:
+            if row.method == method:
+                return _operation(row, segments, path)
+        allowed = tuple(row.method for row in rows)
+        return Operation(UNKNOWN, Treatment.PASS, Access.REFUSED, path, allowed=allowed)
+
+    def neutral_headers(self, headers: Headers) -> Headers:
+        """Take out the media type with which Glance negotiates a version: the path says it."""
+        if not _negotiates(headers):
+            return headers
+        return headers.without(("Accept",)).with_added(("Accept", "*/*"))
+
+    def read_create(self, body: bytes) -> CreateBody:
+        """Read the JSON of `POST /v2/images`."""
+        document = _request_document(body, dict)
+        metadata = BodyMetadata(
+            document.get(_INSTALLATION), document.get(_INSTANCE), document.get("instance_uuid")
+        )
+        chosen_id, owner = document.get("id"), document.get("owner")
+        return CreateBody(
+            metadata=metadata,
+            stripped=_stripped(body, document),
+            chosen_id=chosen_id if chosen_id is None else str(chosen_id),
+            owner=owner if owner is None else str(owner),
+            admin_effect=_create_effect(document),
+        )
+
+    def admin_effect(self, operation: Operation, body: bytes) -> str | None:
+        """Read the effect of a PATCH of an image, or of an import."""
+        if operation.name == "image-update":
+            return _update_effect(_request_document(body, list))
+        if operation.name == "image-import":
+            return _import_effect(_request_document(body, dict))
+        return None
+
+    def created_image(self, body: bytes) -> CreatedImage:
+        """Read the image that a 201 shows."""
+        facts = self.image_facts(body)
+        if facts.id is None or facts.created_at is None:
+            raise RegistryGarbageError("The registry's answer to a create names no image.")
+        return CreatedImage(facts.id, facts.created_at, facts.owner)
+
+    def image_facts(self, body: bytes) -> ImageFacts:
+        """Read the members of one image that the rule looks at."""
+        facts = _facts(body)
+        if facts.id is None:
+            raise RegistryGarbageError("The registry's answer is not an image.")
+        return facts
+
+    def image_path(self, image_id: str) -> str:
+        """Return the path of one image."""
+        return canonical_path(("v2", "images", image_id))
+
+    def page(self, body: bytes) -> Page:
+        """Read a list response, each image as its own bytes."""
+        try:
+            envelope = shallow_object(body)
+            raws = _ROWS.decode(envelope["images"])
+            following = decoded_value(envelope["next"]) if "next" in envelope else None
+        except (NotJSONError, KeyError, msgspec.DecodeError) as failure:
+            raise RegistryGarbageError("The registry's answer is not an image list.") from failure
+        rows = tuple(Row(_facts(bytes(raw)), bytes(raw)) for raw in raws)
+        return Page(rows, _marker_in(following), envelope)
+
+    def render_page(
+        self, page: Page, rows: tuple[Row, ...], *, query: ListQuery, next_marker: str | None
+    ) -> bytes:
+        """Write the envelope again, with these images and links that repeat the client's query.
+
+        The links stay relative to the endpoint, whatever prefix a route has: that is how every
+        client of Glance reads them (docs/decisions/0003-links-behind-a-prefix.md).
+        """
+        members = dict(_envelope(page))
+        members["images"] = Raw(b"[" + b", ".join(row.raw for row in rows) + b"]")
+        members["first"] = _link(shown_query(query, marker=None))
+        members.pop("next", None)
+        if next_marker is not None:
+            members["next"] = _link(shown_query(query, marker=next_marker))
+        return render_object(members)
+
+    def is_unknown_marker(self, status: int, body: bytes) -> bool:
+        """Glance answers 400 for a marker that doesn't exist and 403 for one that is foreign."""
+        return status == HTTPStatus.FORBIDDEN or (
+            status == HTTPStatus.BAD_REQUEST and b"No image found with ID" in body
+        )
+
+    def render_versions(self, body: bytes, prefix: str) -> bytes:
+        """Put `prefix` before the path of every absolute `href` of a version document."""
+        try:
+            document = strict_document(body)
+        except ValueError as failure:
+            raise RegistryGarbageError("The registry's version document is not JSON.") from failure
+        return json.dumps(_prefixed(document, prefix)).encode()
+
+    def absent_image(self, image_id: str) -> str:
+        """Return Glance's own sentence (glance/db/__init__.py, ImageRepo.get)."""
+        return f"No image found with ID {image_id}"
+
+    def refusal(self, status: int, sentence: str, accept: str) -> tuple[str, bytes]:
+        """Render an error as WebOb does for Glance: JSON where asked for, else HTML."""
+        title = HTTPStatus(status).phrase
+        explanation = html.escape(sentence, quote=False)
+        if "application/json" in accept.lower():
+            document = {
+                "message": f"{explanation}<br /><br />\n\n\n",
+                "code": f"{status} {title}",
+                "title": title,
+            }
+            return "application/json", json.dumps(document).encode()
+        heading = f"<title>{status} {title}</title>\n </head>\n <body>\n  <h1>{status} {title}</h1>"
+        text = f"<html>\n <head>\n  {heading}\n  {explanation}<br /><br />\n\n\n\n </body>\n</html>"
+        return "text/html; charset=UTF-8", text.encode()
+
+
+def _versioned(segments: tuple[str, ...], headers: Headers) -> tuple[str, ...]:
+    """Return the path with its version as `v2`, wherever the version was said."""
+    accept = headers.first("Accept") or ""
+    if accept.startswith(_MEDIA_TYPE) and _VERSION.fullmatch(accept[len(_MEDIA_TYPE) :]):
+        return ("v2", *segments)
+    if segments and _VERSION.fullmatch(segments[0]):
+        return ("v2", *segments[1:])
+    return segments
+
+
+def _as_sent(given: tuple[str, ...], versioned: tuple[str, ...]) -> tuple[str, ...]:
+    # The minor version in the path is the client's own: only a missing one is put there.
+    return given if len(given) == len(versioned) else versioned
+
+
+def _negotiates(headers: Headers) -> bool:
+    return any(_MEDIA_TYPE in value.lower() for value in headers.values("Accept"))
+
+
+def _operation(row: TableRow, segments: tuple[str, ...], path: str) -> Operation:
+    return Operation(
+        name=row.name,
+        treatment=row.treatment,
+        access=row.access,
+        path=path,
+        image_id=image_id_in(row.pattern, segments),
+        has_effect=row.has_effect,
+        is_version_document=row.is_version_document,
+    )
+
+
+def _request_document(body: bytes, kind: type) -> Any:  # noqa: ANN401 - JSON
+    try:
+        document = strict_document(body)
+    except RepeatedKeyError as failure:
+        raise BadRequestError("The JSON of the request repeats a key: send it once.") from failure
+    except NotJSONError as failure:
+        raise BadRequestError("Malformed JSON in request body.") from failure
+    if not isinstance(document, kind):
+        expected = "object" if kind is dict else "array"
+        raise BadRequestError(f"The JSON of the request is not an {expected}.")
+    return document
+
+
+def _stripped(body: bytes, document: dict[str, Any]) -> bytes:
+    if _RESERVED.isdisjoint(document):
+        return body
+    members = shallow_object(body)
+    return render_object({k: v for k, v in members.items() if k not in _RESERVED})
+
+
+def _create_effect(document: dict[str, Any]) -> str | None:
+    if document.get("visibility") not in _PRIVATE:
+        return "publish an image"
+    if "locations" in document:
+        return "set the locations of an image"
+    return None
+
+
+def _update_effect(changes: list[Any]) -> str | None:
+    touched = {attribute for change in changes for attribute in _touched(change)}
+    admin_only = sorted(touched & _ADMIN_ATTRIBUTES)
+    return f"change the {admin_only[0]} of an image" if admin_only else None
+
+
+def _touched(change: object) -> Iterator[str]:
+    """Yield every attribute that a change may touch, by either JSON patch media type's reading."""
+    if not isinstance(change, dict):
+        raise BadRequestError("Operations must be JSON objects.")
+    for key in ("path", "add", "remove", "replace"):
+        pointer = change.get(key)
+        if isinstance(pointer, str):
+            root = pointer.lstrip("/").split("/")[0]
+            yield root.replace("~1", "/").replace("~0", "~").strip()
+
+
+def _import_effect(document: dict[str, Any]) -> str | None:
+    method = document.get("method")
+    name = method.get("name") if isinstance(method, dict) else None
+    if name == _OWN_IMPORT_METHOD:
+        return None
+    return f"import by any method but '{_OWN_IMPORT_METHOD}'"
+
+
+def _facts(raw: bytes) -> ImageFacts:
+    """Read an image; one that two readers may read differently is hidden."""
+    try:
+        image = _LISTED_IMAGE.decode(raw)
+        if not _is_unambiguous(raw):
+            strict_document(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+        return _HIDDEN
+    return ImageFacts(image.id, image.owner, image.visibility, image.created_at)
+
+
+def _is_unambiguous(raw: bytes) -> bool:
+    """Tell cheaply that no key the rule looks at can be there twice; False means: not sure."""
+    if b"\\" in raw:
+        return False
+    return all(
+        raw.count(key) <= 1 for key in (b'"id"', b'"owner"', b'"visibility"', b'"created_at"')
+    )
+
+
+def _envelope(page: Page) -> dict[str, Raw]:
+    if not isinstance(page.envelope, dict):
+        raise TypeError("the page was not read by this dialect")
+    return page.envelope
+
+
+def _link(query: str) -> Raw:
+    return Raw(json.dumps(f"{_IMAGES}?{query}" if query else _IMAGES).encode())
+
+
+def _marker_in(following: object) -> str | None:
+    if following is None:
+        return None
+    markers = (
+        parse_qs(urlsplit(following).query).get("marker") if isinstance(following, str) else None
+    )
+    if not markers:
+        raise RegistryGarbageError("The registry's link to the next page names no image.")
+    return markers[-1]
+
+
+def _prefixed(value: Any, prefix: str) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(value, list):
+        return [_prefixed(item, prefix) for item in value]
+    if isinstance(value, dict):
+        return {
+            k: _prefixed_href(v, prefix) if k == "href" else _prefixed(v, prefix)
+            for k, v in value.items()
+        }
+    return value
+
+
+def _prefixed_href(href: object, prefix: str) -> object:
+    return prefixed_url(href, prefix) if isinstance(href, str) else href

@@ -1,0 +1,143 @@
+"""Which header fields go on, in both directions, and which are relproxy's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from relproxy.errors import BadRequestError
+from relproxy.messages import Headers, folded
+from relproxy.model import Caller
+
+# RFC 9110, section 7.6.1, with the older fields that name hop-by-hop things; Trailer because
+# trailers are dropped (section 6.5 allows it).
+_HOP_BY_HOP = (
+    "Connection",
+    "Keep-Alive",
+    "Proxy-Authenticate",
+    "Proxy-Authorization",
+    "Proxy-Connection",
+    "TE",
+    "Trailer",
+    "Transfer-Encoding",
+    "Upgrade",
+)
+
+# What Connection must never name: the field would be lost, and the message with it.
+_END_TO_END = frozenset(map(folded, ("Host", "Content-Length", "Content-Type", "Expect")))
+
+_IDENTITY_SCOPES = ("", "Service-")
+_IDENTITY_FIELDS = (
+    "Identity-Status",
+    "Domain-Id",
+    "Domain-Name",
+    "Project-Id",
+    "Project-Name",
+    "Project-Domain-Id",
+    "Project-Domain-Name",
+    "User-Id",
+    "User-Name",
+    "User-Domain-Id",
+    "User-Domain-Name",
+    "Roles",
+)
+
+# Everything that a registry behind keystonemiddleware's auth_token may believe
+# (keystonemiddleware/auth_token/_request.py).
+IDENTITY_HEADERS = (
+    *(f"X-{scope}{field}" for scope in _IDENTITY_SCOPES for field in _IDENTITY_FIELDS),
+    "X-Is-Admin-Project",
+    "X-Role",
+    "X-Service-Catalog",
+    "X-Tenant",
+    "X-Tenant-Id",
+    "X-Tenant-Name",
+    "X-User",
+    "OpenStack-System-Scope",
+)
+
+# They describe the body before it was rewritten, or allow it to be shown to somebody else.
+_BODY_DESCRIPTIONS = (
+    "Accept-Ranges",
+    "Cache-Control",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-MD5",
+    "Digest",
+    "Content-Digest",
+    "Repr-Digest",
+    "ETag",
+    "Expires",
+    "Last-Modified",
+)
+
+# A condition or a range would be judged on the body before it is rewritten.
+_PARTIAL = (
+    "Accept-Encoding",
+    "If-Match",
+    "If-Modified-Since",
+    "If-None-Match",
+    "If-Range",
+    "If-Unmodified-Since",
+    "Range",
+)
+
+_BODY_FRAMING = ("Content-Length", "Content-Type", "Content-Encoding", "Content-MD5", "Expect")
+
+
+def upstream_headers(headers: Headers, *, own: Iterable[str]) -> Headers:
+    """Return what goes on to a registry: end-to-end fields, less identity and `own` ones.
+
+    Raises `BadRequestError` if Connection names a field that it must not name.
+    """
+    named = _named_by_connection(headers)
+    if named & _END_TO_END:
+        raise BadRequestError("The header 'Connection' names a field that is not hop-by-hop.")
+    if named & frozenset(map(folded, IDENTITY_HEADERS)):
+        raise BadRequestError("The header 'Connection' names an identity header.")
+    return headers.without((*_HOP_BY_HOP, *named, *IDENTITY_HEADERS, *own))
+
+
+def downstream_headers(headers: Headers) -> Headers:
+    """Return what goes on to a client: end-to-end fields, in their order."""
+    return headers.without((*_HOP_BY_HOP, *_named_by_connection(headers)))
+
+
+def whole_body_headers(headers: Headers) -> Headers:
+    """Return request headers that ask for a body as it is: no ranges, conditions or codings."""
+    asked = headers.without((*_PARTIAL, *_BODY_FRAMING))
+    return asked.with_added(("Accept-Encoding", "identity"))
+
+
+def rewritten_headers(headers: Headers, *, length: int) -> Headers:
+    """Return response headers for a body that was rewritten for one caller."""
+    kept = headers.without(_BODY_DESCRIPTIONS)
+    return kept.with_added(
+        ("Content-Length", str(length)),
+        ("Cache-Control", "private, no-store"),
+        ("Vary", "X-Auth-Token"),
+    )
+
+
+def resized_headers(headers: Headers, *, length: int) -> Headers:
+    """Return request headers for a body that relproxy changed: its length, no digest of the old."""
+    kept = headers.without(
+        ("Content-Length", "Content-MD5", "Digest", "Content-Digest", "Repr-Digest")
+    )
+    return kept.with_added(("Content-Length", str(length)))
+
+
+def identity_headers(caller: Caller) -> tuple[tuple[str, str], ...]:
+    """Return what a registry that trusts its front is told of the caller."""
+    told = [
+        ("X-Identity-Status", "Confirmed"),
+        ("X-Project-Id", caller.project),
+        ("X-Roles", ",".join(sorted(caller.roles))),
+    ]
+    if caller.user is not None:
+        told.append(("X-User-Id", caller.user))
+    return tuple(told)
+
+
+def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+    tokens = (token.strip() for value in headers.values("Connection") for token in value.split(","))
+    return frozenset(folded(token) for token in tokens if token)

@@ -1,0 +1,31 @@
+"""Links that a registry makes of its own address, put right for a route with a path prefix."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from relproxy.messages import Headers
+
+
+def prefixed_url(url: str, prefix: str) -> str:
+    """Return an absolute URL with `prefix` before its path; any other reference as it is."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        return url
+    return parts._replace(path=prefix + parts.path).geturl()
+
+
+def with_prefixed_location(headers: Headers, *, prefix: str, host: str | None) -> Headers:
+    """Return response headers whose Location leads through the route that the client used.
+
+    Only a Location on the host that the client named is the registry itself (WebOb makes it
+    absolute from the Host header); a path counts as one on that host (RFC 9110, section 10.2.2).
+    """
+    location = headers.first("Location")
+    if location is None or not prefix:
+        return headers
+    if location.startswith("/") and not location.startswith("//"):
+        return headers.with_replaced("Location", prefix + location)
+    if urlsplit(location).netloc != host:
+        return headers
+    return headers.with_replaced("Location", prefixed_url(location, prefix))

@@ -1,0 +1,1 @@
+"""Who is asking: the providers that vouch for a caller."""

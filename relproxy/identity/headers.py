@@ -1,0 +1,52 @@
+"""The provider `headers`: a front that authenticated the caller says so in identity headers.
+
+They are believed only from configured networks. Whatever they say, they never go on upstream as
+they came (relproxy/filters/headers.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from relproxy.errors import BadRequestError
+from relproxy.messages import RequestHead
+from relproxy.model import Caller
+from relproxy.networks import Network, is_in
+
+# A project id goes into queries, records and headers: visible ASCII without separators.
+_PROJECT = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,255}")
+
+
+class HeadersIdentity:
+    """See `relproxy.identity.base.IdentityProvider`."""
+
+    def __init__(self, trusted: Collection[Network], admin_roles: Collection[str]) -> None:
+        self._trusted = tuple(trusted)
+        self._admin_roles = frozenset(role.lower() for role in admin_roles)
+
+    async def identify(self, head: RequestHead) -> Caller | None:
+        """Read X-Project-Id, X-User-Id and X-Roles of a trusted peer."""
+        if not is_in(head.peer, self._trusted):
+            return None
+        status = _single(head, "X-Identity-Status")
+        project = _single(head, "X-Project-Id")
+        if not project or status not in {None, "Confirmed"}:
+            return None
+        if not _PROJECT.fullmatch(project):
+            raise BadRequestError("The header 'X-Project-Id' is not a project id.")
+        roles = _roles(head)
+        is_admin = any(role.lower() in self._admin_roles for role in roles)
+        return Caller(project, _single(head, "X-User-Id"), roles, is_admin)
+
+
+def _single(head: RequestHead, name: str) -> str | None:
+    values = head.headers.values(name)
+    if len(values) > 1:
+        raise BadRequestError(f"The header '{name}' is given more than once: send it once.")
+    return values[0] if values else None
+
+
+def _roles(head: RequestHead) -> frozenset[str]:
+    names = (_single(head, "X-Roles") or "").split(",")
+    return frozenset(name.strip() for name in names if name.strip())

@@ -1,0 +1,244 @@
+"""The life of a list request: what to ask the registry for, and what of its answer is shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from relproxy.bodies import whole, whole_response
+from relproxy.config import Limits
+from relproxy.errors import BadRequestError, ListChangedError, RegistryGarbageError
+from relproxy.exchange import Exchange
+from relproxy.filters.base import Page, Row
+from relproxy.filters.headers import rewritten_headers, whole_body_headers
+from relproxy.filters.query import NO_IMAGE, ListQuery, parse_list_query, upstream_query
+from relproxy.filters.visibility import may_see
+from relproxy.messages import Response, ResponseHead
+from relproxy.metrics import Metrics
+from relproxy.model import InstanceQuery, Ownership
+from relproxy.paging import Found, PageBudget, Pager
+from relproxy.store.base import ImageLookup, OwnerLookup
+from relproxy.upstream import Upstream
+
+# Ids that a registry may have; anything else would be another path than an image's.
+_IMAGE_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
+# A UUID and the comma behind it.
+_ID_BYTES = 37
+# With more streams a round takes too few images of each to be cheaper than a walk.
+_MAX_STREAMS = 4
+# A walk that found too little by then is dearer than a round of a merge.
+_PAGES_BEFORE_MERGING = 2
+
+
+class _AnsweredError(Exception):
+    """The registry answered a list with something else than a list; carries that answer."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.head.status)
+        self.response = response
+
+
+@dataclass(frozen=True, slots=True)
+class ListTools:
+    """What a list needs besides its exchange."""
+
+    upstream: Upstream
+    owners: OwnerLookup
+    images: ImageLookup
+    limits: Limits
+    metrics: Metrics
+
+
+class Listing:
+    """One list request on its way; used once."""
+
+    def __init__(self, exchange: Exchange, tools: ListTools) -> None:
+        self._exchange = exchange
+        self._tools = tools
+        self._query = parse_list_query(exchange.match.query)
+        self._registry = exchange.match.route.registry
+        community = self._query.filter("visibility") in {"community", "all"}
+        self._viewer = exchange.viewer(asks_for_community=community)
+        self._only: frozenset[str] | None = None
+        self._first: tuple[Response, Page] | None = None
+
+    async def respond(self) -> Response:
+        """Return the whole filtered page, or the registry's own refusal.
+
+        Raises `ListTooCostlyError`, `StoreUnavailableError` and what `Upstream.send` raises.
+        """
+        asked = self._query.limit
+        limit = min(
+            self._registry.default_limit if asked is None else asked, self._registry.max_limit
+        )
+        # One image more than is shown tells whether there is a next page.
+        found = Found(wanted=limit + 1 if limit else 0, marker=self._query.marker)
+        try:
+            await self._check_marker()
+            await self._find(found)
+        except _AnsweredError as answered:
+            return answered.response
+        return self._rendered(found.rows[:limit], has_more=len(found.rows) > limit)
+
+    async def _find(self, found: Found) -> None:
+        pager = Pager(
+            self._fetch,
+            self._visible,
+            budget=PageBudget(self._tools.limits.max_upstream_pages),
+            max_limit=self._registry.max_limit,
+            max_ids=self._ids_per_request(),
+        )
+        if not found.wanted:
+            await self._fetch(self._query, 0, found.marker)
+        elif self._query.instance_id is not None:
+            await self._find_by_ids(pager, found, await self._images_of_instance())
+        elif self._exchange.is_only_wall and not self._exchange.is_admin:
+            await self._find_own_and_public(pager, found)
+        else:
+            await pager.walk(self._query, found)
+
+    async def _find_own_and_public(self, pager: Pager, found: Found) -> None:
+        """Walk a little; where that finds too little, ask for what is recorded, and for public."""
+        await pager.walk(self._query, found, at_most=_PAGES_BEFORE_MERGING)
+        if not found.missing:
+            return
+        streams = await self._own_and_public()
+        if streams is None:
+            await pager.walk(self._query, found)
+        else:
+            await pager.merge(self._query, streams, found)
+
+    async def _own_and_public(self) -> tuple[ListQuery, ...] | None:
+        """Return the streams that hold all a project may see; None if they are no help."""
+        caller = self._exchange.caller
+        visibility = self._query.filter("visibility")
+        if caller is None or visibility == "public" or self._query.filter("id") is not None:
+            return None
+        room = _MAX_STREAMS * self._ids_per_request()
+        own = await self._tools.images.images_of_project(
+            self._exchange.registry, caller.project, at_most=room
+        )
+        if own is None:
+            return None
+        public = (
+            (self._query.within("visibility", "public"),) if visibility in {None, "all"} else ()
+        )
+        return (*self._by_ids(own), *public)
+
+    async def _images_of_instance(self) -> Sequence[str]:
+        """Return the ids of the instance's images; only those recorded for the caller's project."""
+        caller = self._exchange.caller
+        if caller is None:
+            # Nobody's: the registry refuses the request, or lists nothing.
+            return ()
+        query = InstanceQuery(
+            instance_id=self._query.instance_id or "",
+            installation=self._query.installation or self._exchange.match.route.installation,
+            project=None if caller.is_admin else caller.project,
+        )
+        return await self._tools.images.images_of_instance(self._exchange.registry, query)
+
+    async def _find_by_ids(self, pager: Pager, found: Found, ids: Sequence[str]) -> None:
+        self._only = frozenset(ids)
+        streams = self._by_ids(ids or (NO_IMAGE,))
+        if len(streams) == 1:
+            await pager.walk(streams[0], found)
+        else:
+            await pager.merge(self._query, streams, found)
+
+    def _by_ids(self, ids: Sequence[str]) -> tuple[ListQuery, ...]:
+        size = self._ids_per_request()
+        parts = (ids[start : start + size] for start in range(0, len(ids), size))
+        return tuple(self._query.within("id", f"in:{','.join(part)}") for part in parts)
+
+    def _ids_per_request(self) -> int:
+        """Return how many ids fit one request beside everything else that it says."""
+        rest = self._target(self._query, self._registry.max_limit, NO_IMAGE)
+        room = self._tools.limits.max_upstream_target_bytes - len(rest)
+        if room < _ID_BYTES:
+            raise BadRequestError("The query is too long.")
+        return room // _ID_BYTES
+
+    async def _check_marker(self) -> None:
+        """Refuse a marker that the caller may not know of, as one that doesn't exist."""
+        marker = self._query.marker
+        if marker is None or not self._exchange.is_only_wall or self._exchange.is_admin:
+            return
+        if not (_IMAGE_ID.fullmatch(marker) and await self._is_visible(marker)):
+            raise BadRequestError(self._exchange.dialect.absent_image(marker))
+
+    async def _is_visible(self, image_id: str) -> bool:
+        dialect = self._exchange.dialect
+        response = await self._get(dialect.image_path(image_id))
+        body = await whole_response(response, max_bytes=self._tools.limits.max_page_bytes)
+        if response.head.status != 200:
+            return False
+        row = Row(dialect.image_facts(body), body)
+        ownerships = await self._ownerships((row,))
+        return self._shows(row, ownerships)
+
+    async def _fetch(self, query: ListQuery, limit: int, marker: str | None) -> Page:
+        response = await self._get(self._target(query, limit, marker))
+        body = await whole_response(response, max_bytes=self._tools.limits.max_page_bytes)
+        if response.head.status != 200:
+            self._give_up(response, body)
+        page = self._exchange.dialect.page(body)
+        if self._first is None:
+            self._first = (response, page)
+        return page
+
+    def _give_up(self, response: Response, body: bytes) -> None:
+        """Raise what a page that isn't one means: never a list, and never a part of one."""
+        status = response.head.status
+        if 200 <= status < 300:
+            raise RegistryGarbageError("The registry answered a list with something else.")
+        if self._first is not None:
+            raise ListChangedError("The list changed while it was read: ask again.")
+        marker = self._query.marker
+        if marker is not None and self._exchange.dialect.is_unknown_marker(status, body):
+            # One answer for a foreign marker and one that doesn't exist.
+            raise BadRequestError(self._exchange.dialect.absent_image(marker))
+        raise _AnsweredError(whole(response.head, body))
+
+    async def _get(self, target: str) -> Response:
+        headers = whole_body_headers(self._exchange.outgoing)
+        return await self._tools.upstream.send("GET", target, headers)
+
+    def _target(self, query: ListQuery, limit: int, marker: str | None) -> str:
+        path = self._exchange.match.operation.path
+        return f"{path}?{upstream_query(query, limit=limit, marker=marker)}"
+
+    async def _visible(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Return the rows that the caller may see, and count the others."""
+        ownerships = await self._ownerships(rows)
+        kept = [row for row in rows if self._shows(row, ownerships)]
+        hidden = len(rows) - len(kept)
+        self._tools.metrics.images_hidden.labels(self._exchange.match.route.name).inc(hidden)
+        return kept
+
+    def _shows(self, row: Row, ownerships: Mapping[str, Ownership]) -> bool:
+        image_id = (row.facts.id or "").lower()
+        if self._only is not None and image_id not in self._only:
+            return False
+        return may_see(self._viewer, row.facts, ownerships.get(image_id))
+
+    async def _ownerships(self, rows: Sequence[Row]) -> Mapping[str, Ownership]:
+        """Look up the records that the rule needs: none for an admin, or for public images."""
+        if not self._exchange.is_only_wall or self._exchange.is_admin:
+            return {}
+        asked = {r.facts.id.lower() for r in rows if r.facts.id and r.facts.visibility != "public"}
+        if not asked:
+            return {}
+        return await self._tools.owners.owners(self._exchange.registry, asked)
+
+    def _rendered(self, rows: list[Row], *, has_more: bool) -> Response:
+        if self._first is None:
+            raise RegistryGarbageError("The registry answered no list.")
+        response, page = self._first
+        marker = rows[-1].facts.id if rows and has_more else None
+        body = self._exchange.dialect.render_page(
+            page, tuple(rows), query=self._query, next_marker=marker
+        )
+        headers = rewritten_headers(response.head.headers, length=len(body))
+        return Response(ResponseHead(200, response.head.reason, headers), body)

@@ -1,0 +1,131 @@
+"""HTTP as values: heads, headers and bodies, whatever server or client library carries them.
+
+Header names and values are raw bytes in the order and the spelling in which they arrived. Names are
+compared without case, and without the difference between `-` and `_`, because a WSGI registry
+can't tell those apart either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from relproxy.networks import Address
+
+HeaderPair = tuple[bytes, bytes]
+
+
+def folded(name: str | bytes) -> bytes:
+    """Return a header name as it is compared: lower case, `_` for `-` (PEP 3333, CGI names)."""
+    raw = name.encode("latin-1") if isinstance(name, str) else name
+    return raw.lower().replace(b"_", b"-")
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """Header fields in their order, repeated ones included."""
+
+    pairs: tuple[HeaderPair, ...] = ()
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """Return each value of `name`, decoded as latin-1 and stripped of blanks around it."""
+        wanted = folded(name)
+        return tuple(
+            value.decode("latin-1").strip(" \t")
+            for key, value in self.pairs
+            if folded(key) == wanted
+        )
+
+    def first(self, name: str) -> str | None:
+        """Return the first value of `name`, or None."""
+        return next(iter(self.values(name)), None)
+
+    def without(self, names: Iterable[str | bytes]) -> Headers:
+        """Return the headers less every field with one of `names`, in any spelling."""
+        gone = frozenset(map(folded, names))
+        return Headers(tuple(pair for pair in self.pairs if folded(pair[0]) not in gone))
+
+    def with_added(self, *added: tuple[str, str]) -> Headers:
+        """Return the headers with `added` behind them."""
+        return Headers(self.pairs + tuple(_encoded(name, value) for name, value in added))
+
+    def with_replaced(self, name: str, value: str) -> Headers:
+        """Return the headers with exactly one field of this name, where the first one was."""
+        wanted = folded(name)
+        places = [place for place, pair in enumerate(self.pairs) if folded(pair[0]) == wanted]
+        before = Headers(self.pairs[: places[0]] if places else self.pairs)
+        behind = Headers(self.pairs[places[0] :] if places else ()).without((name,))
+        return Headers(before.with_added((name, value)).pairs + behind.pairs)
+
+
+def _encoded(name: str, value: str) -> HeaderPair:
+    return name.encode("latin-1"), value.encode("latin-1")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """The head of one request as it came in.
+
+    `target` is the raw request target. `peer` is None where the transport has no network address
+    (a Unix socket).
+    """
+
+    method: str
+    target: str
+    headers: Headers
+    peer: Address | None
+    listener: str
+
+
+class RequestBody(Protocol):
+    """The body of a request, read at most once."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether the request's framing says that there is no body."""
+        ...
+
+    @property
+    def length(self) -> int | None:
+        """Return the length in bytes that the client promised; None for a chunked body."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives; reads no further than it is consumed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: its head, and a body that may still be arriving."""
+
+    head: RequestHead
+    body: RequestBody
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """The head of one response."""
+
+    status: int
+    reason: str
+    headers: Headers
+
+
+async def _nothing_to_close() -> None:
+    """Stand in for the close of a response that holds nothing open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One response: a body that is at hand, or one that is streamed.
+
+    Whoever sends a response awaits `aclose()` afterwards, whatever happened: it gives up what the
+    stream still holds (an upstream connection that was read to its end goes back to its pool, one
+    that wasn't is closed).
+    """
+
+    head: ResponseHead
+    body: bytes | AsyncIterator[bytes]
+    aclose: Callable[[], Awaitable[None]] = field(default=_nothing_to_close)

@@ -1,0 +1,65 @@
+"""What relproxy counts: one table of names (docs/operations.md explains each).
+
+Labels are bounded by the configuration: names of routes, listeners and registries, treatments,
+statuses. Never a project, an image or an instance.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from relproxy import __version__
+
+# From a registry's 404 to a long list: 5 ms to 60 s.
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """The metrics of one relproxy, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.collectors = own = CollectorRegistry()
+        self.build = Info("relproxy_build", "The version that is running.", registry=own)
+        self.build.info({"version": __version__})
+        self.requests = Counter(
+            "relproxy_requests",
+            "Requests answered, by what was done with them.",
+            ("route", "treatment", "status"),
+            registry=own,
+        )
+        self.request_seconds = Histogram(
+            "relproxy_request_seconds",
+            "Time from a request's head to its answer's head.",
+            ("route", "treatment"),
+            buckets=_SECONDS,
+            registry=own,
+        )
+        self.requests_in_progress = Gauge(
+            "relproxy_requests_in_progress",
+            "Requests whose answer is not finished.",
+            registry=own,
+        )
+        self.captures = Counter(
+            "relproxy_captures",
+            "Instance metadata captured from creates that succeeded.",
+            ("registry", "grade"),
+            registry=own,
+        )
+        self.records = Counter(
+            "relproxy_records",
+            "Creates that needed a record, by how that ended.",
+            ("registry", "result"),
+            registry=own,
+        )
+        self.images_hidden = Counter(
+            "relproxy_images_hidden",
+            "Images of upstream list pages that the caller may not see.",
+            ("route",),
+            registry=own,
+        )
+        self.upstream_errors = Counter(
+            "relproxy_upstream_errors",
+            "Requests to a registry that got no usable answer.",
+            ("registry", "reason"),
+            registry=own,
+        )

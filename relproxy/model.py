@@ -1,0 +1,122 @@
+"""The values that cross rooms: who asks, what was captured, what is remembered."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+
+
+class Grade(enum.StrEnum):
+    """How far the instance of a record can be trusted (docs/vocabulary.md, vouched and claimed)."""
+
+    VOUCHED = "vouched"
+    CLAIMED = "claimed"
+
+
+class Tenancy(enum.StrEnum):
+    """Who knows the owners of a registry's images: the registry itself, or only relproxy."""
+
+    REGISTRY = "registry"
+    RELPROXY = "relproxy"
+
+
+class Treatment(enum.StrEnum):
+    """What a matched request needs."""
+
+    CREATE = "create"
+    LIST = "list"
+    IMAGE = "image"
+    PASS = "pass"  # noqa: S105 - a treatment, not a password
+    REFUSE = "refuse"
+
+
+class Access(enum.StrEnum):
+    """Who may use a row of a dialect's table where relproxy is the only wall."""
+
+    ANYONE = "anyone"
+    CALLER = "caller"
+    OWN = "own"
+    VISIBLE = "visible"
+    ADMIN = "admin"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who the identity provider vouches for."""
+
+    project: str
+    user: str | None = None
+    roles: frozenset[str] = frozenset()
+    is_admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance of one Nova: the blueprint's tuple. `installation` is a canonical UUID."""
+
+    installation: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """The instance that a create names, and how far that can be trusted."""
+
+    instance: Instance
+    grade: Grade
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a create is about to do, known before it leaves for the registry."""
+
+    registry: str
+    caller_project: str | None
+    capture: Capture | None
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedImage:
+    """What a registry's 201 says of the image. `created_at` is RFC 3339, as the registry wrote it.
+
+    `owner` is None where the registry has no owners or didn't name one.
+    """
+
+    id: str
+    created_at: str
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """The durable fact: this image of this registry, this project, this instance.
+
+    Keyed by `registry`, `image_id` and `created_at`: an id that is deleted and created anew is
+    another image. `capture` is None where only the owner is recorded.
+    """
+
+    registry: str
+    image_id: str
+    created_at: str
+    project: str
+    capture: Capture | None
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """Whose an image is, by record: valid only for the image that was created at `created_at`."""
+
+    project: str
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceQuery:
+    """The question a backup scheduler asks. None stands for any installation, any project."""
+
+    instance_id: str
+    installation: str | None
+    project: str | None

@@ -1,0 +1,326 @@
+"""The life of one request, from top to bottom.
+
+    match -> identify -> capture | filter | pass -> forward -> reply
+
+One match decides both directions: the operation that was found for the request also says how its
+response is treated. Every branch returns the response that it means, and only what was decided
+leads upstream. Whatever goes wrong becomes a refusal in one place, in the registry's own style.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from relproxy import routing
+from relproxy.bodies import whole, whole_request, whole_response
+from relproxy.config import Limits
+from relproxy.errors import (
+    BadRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    RegistryGarbageError,
+    RegistryTimeoutError,
+    RegistryUnreachableError,
+    RelproxyError,
+    UnauthenticatedError,
+)
+from relproxy.exchange import Exchange, exchange_for
+from relproxy.filters.access import create_objection, effect_objection
+from relproxy.filters.base import CreateBody, Dialect
+from relproxy.filters.capture import MetadataHeaders, read_capture
+from relproxy.filters.headers import downstream_headers, resized_headers, whole_body_headers
+from relproxy.filters.links import with_prefixed_location
+from relproxy.filters.visibility import is_own, may_see
+from relproxy.identity.base import IdentityProvider
+from relproxy.listing import Listing, ListTools
+from relproxy.messages import Headers, Request, RequestBody, Response, ResponseHead
+from relproxy.metrics import Metrics
+from relproxy.model import Access, Capture, Intent, Treatment
+from relproxy.networks import Network, is_in
+from relproxy.store.base import Delivery, Entry, ImageLookup, Journal, OwnerLookup
+from relproxy.tasks import TaskSet
+from relproxy.upstream import Upstream
+
+_LOG = logging.getLogger(__name__)
+
+_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the flow works with; put together in `app.py`."""
+
+    routes: tuple[routing.Route, ...]
+    identity: IdentityProvider
+    trusted_sources: tuple[Network, ...]
+    metadata_headers: MetadataHeaders
+    upstreams: Mapping[str, Upstream]
+    journal: Journal
+    owners: OwnerLookup
+    images: ImageLookup
+    limits: Limits
+    metrics: Metrics
+    tasks: TaskSet
+
+
+class Proxy:
+    """Answers requests."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._own_headers = (parts.metadata_headers.installation, parts.metadata_headers.instance)
+
+    async def respond(self, request: Request) -> Response:
+        """Answer one request, whatever happens; only cancellation is raised."""
+        started = time.monotonic()
+        match: routing.Match | None = None
+        try:
+            match = routing.match(self._parts.routes, request.head)
+            response = await self._matched(request, match)
+        except RelproxyError as refusal:
+            response = self._refused(request, match, refusal)
+        except Exception as failure:  # noqa: BLE001 - the top of a request: logged and answered
+            _LOG.exception("request failed", extra={"target": request.head.target})
+            response = self._refused(request, match, _unexpected(failure))
+        self._count(match, response.head.status, time.monotonic() - started)
+        return response
+
+    async def _matched(self, request: Request, match: routing.Match) -> Response:
+        caller = await self._parts.identity.identify(request.head)
+        exchange = exchange_for(request, match, caller, own_headers=self._own_headers)
+        match match.treatment:
+            case Treatment.CREATE:
+                response = await self._create(exchange)
+            case Treatment.LIST:
+                response = await self._list(exchange)
+            case Treatment.IMAGE:
+                response = await self._image(exchange)
+            case Treatment.PASS:
+                response = await self._pass(exchange)
+            case Treatment.REFUSE:
+                raise NotFoundError("The resource could not be found.")
+        return self._returned(exchange, response)
+
+    # -- create: capture, strip, forward, record
+
+    async def _create(self, exchange: Exchange) -> Response:
+        body = await whole_request(
+            exchange.request.body, max_bytes=self._parts.limits.max_request_body_bytes
+        )
+        said = exchange.dialect.read_create(body)
+        capture = self._capture(exchange, said)
+        if exchange.is_only_wall:
+            self._check_create(exchange, said)
+        if capture is None and not exchange.is_only_wall:
+            return await self._forward(exchange, said.stripped)
+        if said.chosen_id is not None and not _CANONICAL_UUID.fullmatch(said.chosen_id):
+            raise BadRequestError("'id' has to be a UUID in lower case with hyphens.")
+        # From here the create isn't cancelled with its client: what the registry makes is recorded.
+        return await self._parts.tasks.finish(
+            self._recorded_create(exchange, said.stripped, capture), name="create"
+        )
+
+    def _capture(self, exchange: Exchange, said: CreateBody) -> Capture | None:
+        head = exchange.request.head
+        return read_capture(
+            head.headers,
+            said.metadata,
+            names=self._parts.metadata_headers,
+            is_trusted=is_in(head.peer, self._parts.trusted_sources),
+            route_installation=exchange.match.route.installation,
+        )
+
+    def _check_create(self, exchange: Exchange, said: CreateBody) -> None:
+        if exchange.caller is None:
+            return
+        may_choose_id = exchange.match.route.registry.chosen_image_ids == "allow"
+        refused = create_objection(said, exchange.caller, may_choose_id=may_choose_id)
+        if refused is not None:
+            raise refused
+
+    async def _recorded_create(
+        self, exchange: Exchange, body: bytes, capture: Capture | None
+    ) -> Response:
+        project = exchange.caller.project if exchange.caller else None
+        journal = self._parts.journal
+        entry = await journal.begin(Intent(exchange.registry, project, capture))
+        try:
+            response = await self._forward(exchange, body)
+            answer = await whole_response(response, max_bytes=self._parts.limits.max_page_bytes)
+        except (RegistryUnreachableError, RegistryTimeoutError, RegistryGarbageError) as failure:
+            await self._doubt(entry, failure.sentence)
+            raise
+        status = response.head.status
+        if status == HTTPStatus.CREATED:
+            return await self._completed(exchange, entry, response.head, answer)
+        if 300 <= status < 500:
+            await journal.abandon(entry)
+            self._parts.metrics.records.labels(exchange.registry, "abandoned").inc()
+        else:
+            # Not abandoned: the registry may have made the image.
+            await self._doubt(entry, f"the registry answered {status}")
+        return whole(response.head, answer)
+
+    async def _completed(
+        self, exchange: Exchange, entry: Entry, head: ResponseHead, answer: bytes
+    ) -> Response:
+        try:
+            image = exchange.dialect.created_image(answer)
+            delivery = await self._parts.journal.complete(entry, image)
+        except RelproxyError as failure:
+            await self._doubt(entry, failure.sentence)
+            raise
+        metrics = self._parts.metrics
+        metrics.records.labels(exchange.registry, delivery.value).inc()
+        if entry.intent.capture is not None:
+            metrics.captures.labels(exchange.registry, entry.intent.capture.grade.value).inc()
+        response = whole(head, answer)
+        if delivery is Delivery.CONFIRMED:
+            return response
+        headers = response.head.headers.with_added(("X-Relproxy-Record", delivery.value))
+        return Response(ResponseHead(head.status, head.reason, headers), answer)
+
+    async def _doubt(self, entry: Entry, reason: str) -> None:
+        self._parts.metrics.records.labels(entry.intent.registry, "in_doubt").inc()
+        await self._parts.journal.doubt(entry, reason)
+
+    # -- list: filter
+
+    async def _list(self, exchange: Exchange) -> Response:
+        parts = self._parts
+        upstream = parts.upstreams[exchange.registry]
+        tools = ListTools(upstream, parts.owners, parts.images, parts.limits, parts.metrics)
+        return await Listing(exchange, tools).respond()
+
+    # -- one image by id
+
+    async def _image(self, exchange: Exchange) -> Response:
+        body: bytes | RequestBody = exchange.request.body
+        if exchange.match.operation.has_effect:
+            body = await whole_request(
+                exchange.request.body, max_bytes=self._parts.limits.max_request_body_bytes
+            )
+            effect = exchange.dialect.admin_effect(exchange.match.operation, body)
+            if effect is not None and exchange.is_only_wall and not exchange.is_admin:
+                raise effect_objection(effect)
+        if exchange.is_only_wall and not exchange.is_admin:
+            image = await self._own_or_visible(exchange)
+            if exchange.match.operation.name == "image-show":
+                return image
+        return await self._forward(exchange, body)
+
+    async def _own_or_visible(self, exchange: Exchange) -> Response:
+        """Return the registry's answer for the image, if the caller may do this with it.
+
+        A foreign image and one that doesn't exist raise the same `NotFoundError`, after the same
+        look-ups.
+        """
+        operation = exchange.match.operation
+        image_id = operation.image_id or ""
+        owners = await self._parts.owners.owners(exchange.registry, (image_id.lower(),))
+        response = await self._parts.upstreams[exchange.registry].send(
+            "GET", exchange.dialect.image_path(image_id), whole_body_headers(exchange.outgoing)
+        )
+        body = await whole_response(response, max_bytes=self._parts.limits.max_page_bytes)
+        absent = NotFoundError(exchange.dialect.absent_image(image_id))
+        if response.head.status != HTTPStatus.OK:
+            if response.head.status >= 500:
+                raise RegistryGarbageError("The registry failed to say what this image is.")
+            raise absent
+        facts = exchange.dialect.image_facts(body)
+        ownership = owners.get(image_id.lower())
+        allowed = is_own if operation.access is Access.OWN else may_see
+        if not allowed(exchange.viewer(), facts, ownership):
+            raise absent
+        return whole(response.head, body)
+
+    # -- pass, forward, reply
+
+    async def _pass(self, exchange: Exchange) -> Response:
+        response = await self._forward(exchange, exchange.request.body)
+        prefix = exchange.match.route.path_prefix
+        # Glance answers an unknown version with the same document and status 300.
+        is_document = exchange.match.operation.is_version_document or response.head.status == 300
+        if not (prefix and is_document and exchange.request.head.method == "GET"):
+            return response
+        body = await whole_response(response, max_bytes=self._parts.limits.max_page_bytes)
+        return whole(response.head, exchange.dialect.render_versions(body, prefix))
+
+    async def _forward(self, exchange: Exchange, body: bytes | RequestBody) -> Response:
+        upstream = self._parts.upstreams[exchange.registry]
+        method, target = exchange.request.head.method, exchange.match.target
+        if isinstance(body, bytes):
+            headers = resized_headers(exchange.outgoing, length=len(body))
+            return await upstream.send(method, target, headers, body)
+        return await upstream.send(
+            method, target, exchange.outgoing, None if body.is_empty else body
+        )
+
+    def _returned(self, exchange: Exchange, response: Response) -> Response:
+        """Take hop-by-hop fields off, and put links right behind a route's prefix."""
+        headers = downstream_headers(response.head.headers)
+        prefix = exchange.match.route.path_prefix
+        host = exchange.outgoing.first("Host")
+        headers = with_prefixed_location(headers, prefix=prefix, host=host)
+        head = ResponseHead(response.head.status, response.head.reason, headers)
+        return Response(head, response.body, response.aclose)
+
+    def _refused(
+        self, request: Request, match: routing.Match | None, refusal: RelproxyError
+    ) -> Response:
+        request_id = f"req-{uuid.uuid4()}"
+        route = match.route if match else None
+        dialect = route.dialect if route else self._parts.routes[0].dialect
+        _LOG.log(
+            logging.WARNING if refusal.status >= 500 else logging.INFO,
+            "request refused",
+            extra={
+                "request_id": request_id,
+                "route": route.name if route else None,
+                "status": refusal.status,
+                "reason": refusal.sentence,
+                "cause": repr(refusal.__cause__) if refusal.__cause__ else None,
+            },
+        )
+        return refusal_response(dialect, request.head.headers, refusal, request_id)
+
+    def _count(self, match: routing.Match | None, status: int, seconds: float) -> None:
+        route = match.route.name if match else "none"
+        treatment = match.treatment.value if match else Treatment.REFUSE.value
+        self._parts.metrics.requests.labels(route, treatment, str(status)).inc()
+        self._parts.metrics.request_seconds.labels(route, treatment).observe(seconds)
+
+
+def refusal_response(
+    dialect: Dialect, asked: Headers, refusal: RelproxyError, request_id: str
+) -> Response:
+    """Render a refusal as the registry itself would, with relproxy's request id."""
+    accept = ",".join(asked.values("Accept"))
+    content_type, body = dialect.refusal(refusal.status, refusal.sentence, accept)
+    fields = [
+        ("Content-Type", content_type),
+        ("Content-Length", str(len(body))),
+        ("X-Openstack-Request-Id", request_id),
+    ]
+    if refusal.retry_after_s is not None:
+        fields.append(("Retry-After", str(refusal.retry_after_s)))
+    if isinstance(refusal, MethodNotAllowedError):
+        fields.append(("Allow", ", ".join(refusal.allowed)))
+    if isinstance(refusal, UnauthenticatedError):
+        fields.append(("WWW-Authenticate", 'Token realm="images"'))
+    head = ResponseHead(
+        refusal.status, HTTPStatus(refusal.status).phrase, Headers().with_added(*fields)
+    )
+    return Response(head, body)
+
+
+def _unexpected(failure: Exception) -> RelproxyError:
+    refusal = RelproxyError("relproxy failed to answer this request; its log says why.")
+    refusal.__cause__ = failure
+    return refusal

@@ -1,0 +1,131 @@
+"""Which route a request takes, and what is left of its path: decided once, for both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from relproxy.config import Configuration
+from relproxy.config import Registry as RegistrySettings
+from relproxy.errors import NotFoundError
+from relproxy.filters.base import UNKNOWN, Dialect, Operation
+from relproxy.filters.target import Target, parse_target
+from relproxy.messages import RequestHead
+from relproxy.model import Access, Tenancy, Treatment
+from relproxy.networks import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route with everything it names. `prefix` is empty, or segments to take off the path."""
+
+    name: str
+    host: str | None
+    prefix: tuple[str, ...]
+    listener: str | None
+    network: Network | None
+    registry: RegistrySettings
+    installation: str | None
+    dialect: Dialect
+
+    @property
+    def path_prefix(self) -> str:
+        """Return the prefix as it is put before a path; empty for none."""
+        return "".join(f"/{segment}" for segment in self.prefix)
+
+    def takes(self, head: RequestHead, host: str, target: Target) -> bool:
+        """Tell whether a request meets every condition of this route."""
+        return (
+            (self.host is None or self.host == host)
+            and target.segments[: len(self.prefix)] == self.prefix
+            and (self.listener is None or self.listener == head.listener)
+            and (self.network is None or (head.peer is not None and head.peer in self.network))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The one decision about a request: its route, what it is, and the target that goes upstream.
+
+    `target` is raw where the client's spelling is the canonical one, or where the request is merely
+    passed on; else it is the canonical form that was classified.
+    """
+
+    route: Route
+    operation: Operation
+    treatment: Treatment
+    target: str
+    query: str
+    authority: str | None
+
+
+def route_table(configuration: Configuration, dialects: Mapping[str, Dialect]) -> tuple[Route, ...]:
+    """Return the configured routes, in the file's order."""
+    return tuple(
+        Route(
+            name=route.name,
+            host=route.host,
+            prefix=parse_target(route.path_prefix).segments if route.path_prefix else (),
+            listener=route.listener,
+            network=route.network,
+            registry=(registry := configuration.registry_of(route)),
+            installation=configuration.installation_of(route),
+            dialect=dialects[registry.dialect],
+        )
+        for route in configuration.routes
+    )
+
+
+def match(routes: Sequence[Route], head: RequestHead) -> Match:
+    """Find the first route that takes the request, and classify what is left of its path.
+
+    Raises `NotFoundError` where no route does, `BadRequestError` for a target that isn't one.
+    """
+    target = parse_target(head.target)
+    authority = target.authority or head.headers.first("Host")
+    host = _host_name(authority or "")
+    for route in routes:
+        if route.takes(head, host, target):
+            return _matched(route, head, target)
+    raise NotFoundError("No route of this relproxy takes this host, path and client.")
+
+
+def _matched(route: Route, head: RequestHead, target: Target) -> Match:
+    rest = replace(
+        target,
+        segments=target.segments[len(route.prefix) :],
+        raw_path=_without_prefix(target.raw_path, route.path_prefix),
+    )
+    operation = route.dialect.operation(head.method, rest, head.headers)
+    path = rest.raw_path if _is_sent_raw(operation, rest) else operation.path
+    query = f"?{rest.query}" if rest.query else ""
+    return Match(
+        route, operation, _treatment(route, operation), path + query, rest.query, target.authority
+    )
+
+
+def _treatment(route: Route, operation: Operation) -> Treatment:
+    """Refuse what has no place where relproxy is the only wall; a registry with callers judges."""
+    is_only_wall = route.registry.tenancy is Tenancy.RELPROXY
+    if is_only_wall and operation.access is Access.REFUSED:
+        return Treatment.REFUSE
+    return operation.treatment
+
+
+def _is_sent_raw(operation: Operation, rest: Target) -> bool:
+    if operation.name != UNKNOWN:
+        return rest.raw_path == operation.path
+    return rest.raw_path.startswith("/") and operation.path == rest.path
+
+
+def _without_prefix(raw_path: str, prefix: str) -> str:
+    """Take the prefix off the raw path; empty where the client spelled it another way."""
+    if prefix and not f"{raw_path}/".startswith(f"{prefix}/"):
+        return ""
+    return raw_path[len(prefix) :] or "/"
+
+
+def _host_name(authority: str) -> str:
+    """Return the host of an authority, without its port, in lower case."""
+    host, colon, port = authority.rpartition(":")
+    return (host if colon and port.isdigit() else authority).lower().rstrip(".")

@@ -1,0 +1,179 @@
+"""Serving the flow on aiohttp's server: its requests become values, values become its answers.
+
+Response heads are written here byte by byte, because aiohttp's own response class adds fields,
+merges nothing twice and writes text as UTF-8; the registry's fields must arrive as it sent them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from aiohttp import web
+
+from relproxy.errors import RegistryGarbageError, RelproxyError
+from relproxy.messages import Headers, Request, RequestHead, Response
+from relproxy.metrics import Metrics
+from relproxy.networks import Address, parse_address
+
+_LOG = logging.getLogger(__name__)
+
+# A Keystone token, a list of 200 ids: both fit 16 KiB with room.
+_MAX_LINE_BYTES = 16 * 1024
+_READ_BUFFER_BYTES = 256 * 1024
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_BODYLESS = frozenset({204, 304})
+
+Respond = Callable[[Request], Awaitable[Response]]
+
+
+def make_server(respond: Respond, *, listener: str, metrics: Metrics) -> web.Server:
+    """Return the protocol factory of one listener. It must be made inside the running loop."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        with metrics.requests_in_progress.track_inprogress():
+            return await _exchanged(request, respond, listener)
+
+    return web.Server(
+        handle,
+        handler_cancellation=True,
+        access_log=None,
+        auto_decompress=False,
+        max_line_size=_MAX_LINE_BYTES,
+        max_field_size=_MAX_LINE_BYTES,
+        read_bufsize=_READ_BUFFER_BYTES,
+    )
+
+
+class _Body:
+    """The body of a request that aiohttp is receiving; see `relproxy.messages.RequestBody`."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+        self._is_awaited = _expects_continue(request)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._request.body_exists
+
+    @property
+    def length(self) -> int | None:
+        return self._request.content_length
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        if self._is_awaited:
+            self._is_awaited = False
+            await self._request.writer.write(_CONTINUE)
+        async for chunk in self._request.content.iter_any():
+            yield chunk
+
+
+class _SentResponse(web.StreamResponse):
+    """What aiohttp's server is given when everything has been written already."""
+
+    def __init__(self, status: int, *, keeps_alive: bool) -> None:
+        super().__init__(status=status)
+        self._keeps_alive = keeps_alive
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._keeps_alive
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Do nothing: the head has been written."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Do nothing: the end has been written."""
+
+
+async def _exchanged(
+    request: web.BaseRequest, respond: Respond, listener: str
+) -> web.StreamResponse:
+    response = await respond(Request(_head(request, listener), _Body(request)))
+    try:
+        return await _sent(request, response)
+    finally:
+        await response.aclose()
+
+
+def _head(request: web.BaseRequest, listener: str) -> RequestHead:
+    return RequestHead(
+        method=request.method,
+        target=request.path_qs if request.raw_path is None else request.raw_path,
+        headers=Headers(tuple(request.raw_headers)),
+        peer=_peer(request),
+        listener=listener,
+    )
+
+
+def _peer(request: web.BaseRequest) -> Address | None:
+    peername = request.transport.get_extra_info("peername") if request.transport else None
+    return parse_address(peername[0]) if isinstance(peername, tuple) else None
+
+
+def _expects_continue(request: web.BaseRequest) -> bool:
+    return request.version >= (1, 1) and request.headers.get("Expect", "").lower() == "100-continue"
+
+
+async def _sent(request: web.BaseRequest, response: Response) -> web.StreamResponse:
+    """Write the whole response; a body that breaks off breaks the connection off too."""
+    has_body = request.method != "HEAD" and response.head.status not in _BODYLESS
+    has_length = response.head.headers.first("Content-Length") is not None
+    is_chunked = has_body and not has_length and request.version >= (1, 1)
+    # A request body that wasn't read to its end leaves the connection in the middle of it.
+    keeps_alive = (
+        request.keep_alive
+        and (is_chunked or has_length or not has_body)
+        and (not request.body_exists or request.content.is_eof() or not _expects_continue(request))
+    )
+    head = _rendered(response, is_chunked=is_chunked, keeps_alive=keeps_alive)
+    writer = request.writer
+    if isinstance(response.body, bytes):
+        body = response.body if has_body else b""
+        await writer.write(head + body)
+    else:
+        await writer.write(head)
+        await _streamed(request, response.body, is_chunked=is_chunked, has_body=has_body)
+    return _SentResponse(response.head.status, keeps_alive=keeps_alive)
+
+
+async def _streamed(
+    request: web.BaseRequest, chunks: AsyncIterator[bytes], *, is_chunked: bool, has_body: bool
+) -> None:
+    writer = request.writer
+    if is_chunked:
+        writer.enable_chunking()
+    try:
+        async for chunk in chunks:
+            if has_body:
+                await writer.write(chunk)
+        if is_chunked:
+            await writer.write_eof()
+    except RelproxyError as failure:
+        # The head is gone: only a broken connection still tells the client that this isn't all.
+        _LOG.warning("answer broke off", extra={"reason": failure.sentence})
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the answer broke off") from failure
+
+
+def _rendered(response: Response, *, is_chunked: bool, keeps_alive: bool) -> bytes:
+    head = response.head
+    lines = [b"HTTP/1.1 %d %s" % (head.status, head.reason.encode("latin-1", "replace"))]
+    lines += [b"%s: %s" % pair for pair in head.headers.pairs]
+    if is_chunked:
+        lines.append(b"Transfer-Encoding: chunked")
+    if not keeps_alive:
+        lines.append(b"Connection: close")
+    whole = b"\r\n".join(lines)
+    if b"\n" in whole.replace(b"\r\n", b"") or b"\0" in whole:
+        raise RegistryGarbageError("The registry's answer has a broken header.")
+    return whole + b"\r\n\r\n"
+
+
+async def close_gracefully(server: web.Server, timeout_s: float) -> None:
+    """Let running requests finish, then close every connection."""
+    server.pre_shutdown()
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    await server.shutdown(max(0.0, deadline - asyncio.get_running_loop().time()))

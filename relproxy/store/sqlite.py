@@ -1,0 +1,243 @@
+"""The embedded store: one SQLite file, by aiosqlite, for the workers of one host.
+
+WAL with `synchronous=FULL`: at NORMAL a committed row may be lost at power loss. One connection
+writes, one reads, so that a look-up never waits for a commit; each is a thread of aiosqlite's, and
+a statement runs to its end there even if the request that asked for it is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from importlib import resources
+from pathlib import Path
+
+import aiosqlite
+
+from relproxy.errors import BadRequestError, StoreUnavailableError
+from relproxy.model import Capture, Grade, ImageRecord, Instance, InstanceQuery, Ownership
+from relproxy.store.base import RelationPage, RelationQuery
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_BUSY_TIMEOUT_S = 5.0
+
+# The project of a record never changes, and a claim never replaces what a trusted source said.
+_PUT = """
+INSERT INTO image_record
+    (registry, image_id, created_at, project, installation, instance_id, grade, recorded_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (registry, image_id, created_at) DO UPDATE SET
+    installation = excluded.installation,
+    instance_id = excluded.instance_id,
+    grade = excluded.grade
+WHERE image_record.project = excluded.project
+  AND excluded.grade IS NOT NULL
+  AND (image_record.grade IS NULL
+       OR (image_record.grade = 'claimed' AND excluded.grade = 'vouched'))
+"""
+
+_OWNERS = """
+SELECT image_id, project, created_at FROM image_record
+WHERE registry = ? AND image_id IN (SELECT value FROM json_each(?))
+ORDER BY sequence
+"""
+
+_IMAGES_OF_INSTANCE = """
+SELECT image_id FROM image_record
+WHERE registry = :registry AND instance_id = :instance_id
+  AND (:installation IS NULL OR installation = :installation)
+  AND (:project IS NULL OR project = :project)
+GROUP BY image_id ORDER BY MAX(sequence) DESC
+"""
+
+_IMAGES_OF_PROJECT = """
+SELECT DISTINCT image_id FROM image_record WHERE project = ? AND registry = ? LIMIT ?
+"""
+
+_RELATIONS = """
+SELECT sequence, registry, image_id, created_at, project, installation, instance_id, grade,
+       recorded_at
+FROM image_record
+WHERE sequence < :before {narrowed}
+ORDER BY sequence DESC LIMIT :limit
+"""
+
+# Only the conditions that were asked for: "OR :x IS NULL" would keep SQLite from any index.
+_NARROWED = {
+    "instance_id": "AND instance_id = :instance_id",
+    "installation": "AND installation = :installation",
+    "image_id": "AND image_id = :image_id",
+    "project": "AND project = :project",
+}
+
+_NEWEST = 2**63 - 1
+
+
+class SqliteStore:
+    """See `relproxy.store.base.Store`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reader: aiosqlite.Connection | None = None
+        self._writer: aiosqlite.Connection | None = None
+        # A transaction belongs to its connection: two writers at once would share one.
+        self._writing = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Open the file, make it durable, and apply the schema versions that it lacks."""
+        with _translated():
+            self._writer = await self._connected()
+            await self._writer.execute("PRAGMA journal_mode = WAL")
+            await _migrate(self._writer)
+            self._reader = await self._connected()
+            await self._reader.execute("PRAGMA query_only = ON")
+
+    async def close(self) -> None:
+        """Close both connections; harmless if they never opened."""
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                await connection.close()
+        self._reader = self._writer = None
+
+    async def put(self, records: Sequence[ImageRecord]) -> None:
+        """Write records in one transaction."""
+        async with self._writing, self._connection(self._writer) as writer:
+            try:
+                await writer.execute("BEGIN IMMEDIATE")
+                await writer.executemany(_PUT, [_columns(record) for record in records])
+                await writer.commit()
+            except BaseException:
+                await writer.rollback()
+                raise
+
+    async def check(self) -> None:
+        """Read one page of the schema."""
+        async with self._connection(self._reader) as reader:
+            await reader.execute_fetchall("SELECT 1 FROM image_record LIMIT 1")
+
+    async def owners(self, registry: str, image_ids: Collection[str]) -> Mapping[str, Ownership]:
+        """Look a whole page up in one statement."""
+        async with self._connection(self._reader) as reader:
+            rows = await reader.execute_fetchall(_OWNERS, (registry, json.dumps(list(image_ids))))
+        return {image_id: Ownership(project, created) for image_id, project, created in rows}
+
+    async def images_of_instance(self, registry: str, query: InstanceQuery) -> Sequence[str]:
+        """Look an instance's images up by their index."""
+        parameters = {
+            "registry": registry,
+            "instance_id": query.instance_id,
+            "installation": query.installation,
+            "project": query.project,
+        }
+        async with self._connection(self._reader) as reader:
+            rows = await reader.execute_fetchall(_IMAGES_OF_INSTANCE, parameters)
+        return [row[0] for row in rows]
+
+    async def images_of_project(
+        self, registry: str, project: str, *, at_most: int
+    ) -> Sequence[str] | None:
+        """Look a project's images up, one more than asked for to see whether there are more."""
+        async with self._connection(self._reader) as reader:
+            rows = await reader.execute_fetchall(
+                _IMAGES_OF_PROJECT, (project, registry, at_most + 1)
+            )
+        ids = [row[0] for row in rows]
+        return None if len(ids) > at_most else ids
+
+    async def relations(
+        self, query: RelationQuery, *, limit: int, cursor: str | None
+    ) -> RelationPage:
+        """Walk the records backwards by their sequence, which is the cursor."""
+        asked = {name: getattr(query, name) for name in _NARROWED if getattr(query, name)}
+        statement = _RELATIONS.format(narrowed=" ".join(_NARROWED[name] for name in asked))
+        parameters = {"before": _sequence(cursor), "limit": limit + 1, **asked}
+        async with self._connection(self._reader) as reader:
+            rows = list(await reader.execute_fetchall(statement, parameters))
+        following = str(rows[limit - 1][0]) if len(rows) > limit else None
+        return RelationPage(tuple(_record(row) for row in rows[:limit]), following)
+
+    async def _connected(self) -> aiosqlite.Connection:
+        connection = await aiosqlite.connect(
+            self._path, isolation_level=None, timeout=_BUSY_TIMEOUT_S
+        )
+        await connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    @asynccontextmanager
+    async def _connection(
+        self, connection: aiosqlite.Connection | None
+    ) -> AsyncIterator[aiosqlite.Connection]:
+        if connection is None:
+            raise StoreUnavailableError("The store is not open.")
+        with _translated():
+            yield connection
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the driver's errors into the one that the flow knows."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, ValueError) as failure:
+        # ValueError is how aiosqlite says that a connection was closed.
+        raise StoreUnavailableError("The store can't be read or written now.") from failure
+
+
+async def _migrate(connection: aiosqlite.Connection) -> None:
+    """Apply every schema file that is newer than the database, each in one transaction."""
+    rows = list(await connection.execute_fetchall("PRAGMA user_version"))
+    present: int = rows[0][0]
+    versions = _schema_versions()
+    if present > len(versions):
+        raise StoreUnavailableError(
+            f"The store's schema is version {present}, and this relproxy knows {len(versions)}: "
+            "it was written by a newer relproxy."
+        )
+    for number, script in enumerate(versions[present:], start=present + 1):
+        await connection.executescript(
+            f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;"
+        )
+
+
+def _schema_versions() -> list[str]:
+    """Return the schema scripts, in the order of their numbers."""
+    room = resources.files("relproxy.store") / "schema"
+    files = sorted(
+        (f for f in room.iterdir() if f.name.startswith("sqlite-")), key=lambda f: f.name
+    )
+    return [file.read_text(encoding="utf-8") for file in files]
+
+
+def _columns(record: ImageRecord) -> tuple[str | int | None, ...]:
+    capture = record.capture
+    return (
+        record.registry,
+        record.image_id,
+        record.created_at,
+        record.project,
+        capture.instance.installation if capture else None,
+        capture.instance.id if capture else None,
+        capture.grade.value if capture else None,
+        (record.recorded_at - _EPOCH) // _MICROSECOND,
+    )
+
+
+def _record(row: sqlite3.Row) -> ImageRecord:
+    _, registry, image_id, created_at, project, installation, instance_id, grade, at = row
+    capture = None
+    if instance_id is not None:
+        capture = Capture(Instance(installation, instance_id), Grade(grade))
+    return ImageRecord(registry, image_id, created_at, project, capture, _EPOCH + at * _MICROSECOND)
+
+
+def _sequence(cursor: str | None) -> int:
+    if cursor is None:
+        return _NEWEST
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < len(str(_NEWEST))):
+        raise BadRequestError("'cursor' is not one that this relproxy gave.")
+    return int(cursor)
