@@ -85,7 +85,9 @@ def may_change(image: Image, caller: Caller) -> bool:
 def check_create(fields: Mapping[str, Any], caller: Caller) -> None:
     """Raise `RefusedError` where Glance refuses to create such an image for the caller."""
     for name, value in fields.items():
-        _check_name(name, also_read_only="stores")
+        _check_writable(name, also_read_only="stores")
+        if _is_reserved(name):
+            raise RefusedError(403, detail=f"Attribute '{name}' is reserved.")
         _check_value(name, value)
     if caller.is_admin:
         return
@@ -95,11 +97,13 @@ def check_create(fields: Mapping[str, Any], caller: Caller) -> None:
     _check_visibility(fields.get("visibility"), caller)
 
 
-def _check_name(name: str, *, also_read_only: str) -> None:
+def _check_writable(name: str, *, also_read_only: str) -> None:
     if name in _READ_ONLY or name == also_read_only:
         raise RefusedError(403, f"Attribute '{name}' is read-only.")
-    if name in _RESERVED or name.startswith("os_glance"):
-        raise RefusedError(403, detail=f"Attribute '{name}' is reserved.")
+
+
+def _is_reserved(name: str) -> bool:
+    return name in _RESERVED or name.startswith("os_glance")
 
 
 def _check_value(name: str, value: object) -> None:
@@ -145,9 +149,12 @@ def _read_change(raw: object, *, is_strict: bool) -> Change:
     stated = next((name for name in _OPERATIONS if name in raw), None)
     operation = stated if is_strict else raw.get("op")
     if operation not in _OPERATIONS:
-        raise RefusedError(400, f"Invalid operation: `{operation}`.")
+        allowed = f"It must be one of the following: {', '.join(_OPERATIONS)}."
+        raise RefusedError(400, f"Invalid operation: `{operation}`. {allowed}")
     name = _read_pointer(str(raw.get(operation if is_strict else "path", "")))
-    _check_name(name, also_read_only="id")
+    _check_writable(name, also_read_only="id")
+    if _is_reserved(name):
+        raise RefusedError(403, f"Attribute '{name}' is reserved.")
     if operation == "remove":
         return Change(operation, name, None, is_strict)
     if "value" not in raw:

@@ -188,9 +188,12 @@ class Registry:
             return None
         if marker not in self.images:
             raise RefusedError(400, f"No image found with ID {marker}")
-        if not is_readable(self.images[marker], caller, self._shares(marker)):
-            raise RefusedError(403, f"Forbidding request, image {marker} not visible")
+        self._check_visible(self.images[marker], caller)
         return self.images[marker]
+
+    def _check_visible(self, image: Image, caller: Caller) -> None:
+        if not is_readable(image, caller, self._shares(image["id"])):
+            raise RefusedError(403, f"Forbidding request, image {image['id']} not visible")
 
     def _shares(self, image_id: str) -> dict[str, str]:
         return self.members.get(image_id, {})
@@ -246,8 +249,7 @@ class Registry:
         if content_type not in PATCH_TYPES:
             allowed = ", ".join(PATCH_TYPES)
             detail = f"Image PATCH expects Content-Type one of: {allowed}"
-            headers = (("Accept-Patch", allowed),)
-            raise RefusedError(415, content_type, detail=detail, headers=headers)
+            raise _unsupported(content_type, detail, ("Accept-Patch", allowed))
         changes = read_changes(read_json(call), content_type)
         image = self._readable(call)
         result = image
@@ -258,6 +260,8 @@ class Registry:
             image.clear()
             image.update(result)
             self._touch(image)
+        # Glance lets a member `add` another owner, and only afterwards answers 403.
+        self._check_visible(image, call.caller)
         return Answer(body=json_bytes(image))
 
     async def _delete_image(self, call: Call) -> Answer:
@@ -275,7 +279,7 @@ class Registry:
             raise RefusedError(self.faults.refuse_upload)
         content_type = call.media_type
         if content_type != "application/octet-stream":
-            raise RefusedError(415, content_type, detail=f"Invalid content type {content_type}")
+            raise _unsupported(content_type, f"Invalid content type {content_type or None}")
         image = self._writable(call, "upload_image")
         if image["status"] != "queued":
             transition = f"from {image['status']} to saving"
@@ -332,7 +336,7 @@ class Registry:
         return Answer(204, content_type=_HTML)
 
     async def _list_members(self, call: Call) -> Answer:
-        image = self._readable(call)
+        image = self._readable(call, "Image {} not found.")
         if image["visibility"] != "shared":
             reason = "Only shared images have members."
             explanation = f"Not allowed to list members for image {image['id']}: {reason}"
@@ -353,6 +357,11 @@ class Registry:
             raise not_authorized("tasks_api_access")
         links_of_page = {"first": "/v2/tasks", "schema": "/v2/schemas/tasks"}
         return Answer(body=json_bytes({"tasks": [_TASK], **links_of_page}))
+
+
+def _unsupported(media_type: str, detail: str, *headers: tuple[str, str]) -> RefusedError:
+    named = media_type or "${CONTENT_TYPE}"  # WebOb does not fill in a header that is not there
+    return RefusedError(415, named, detail=detail, headers=headers)
 
 
 def _to_second(moment: str) -> str:

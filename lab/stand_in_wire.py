@@ -150,7 +150,7 @@ async def pieces(request: web.BaseRequest) -> AsyncIterator[bytes]:
 def error_page(refusal: RefusedError, request: web.BaseRequest) -> Answer:
     """Return the page for a refusal, in the form that the client accepts."""
     accept = ",".join(request.headers.getall("Accept", ()))
-    content_type, text = refusal.page(accept)
+    content_type, text = refusal.page("text/html" if request.method == "HEAD" else accept)
     is_traced = refusal.status != 401  # refused before there is a context
     headers = list(refusal.headers)
     return Answer(refusal.status, text.encode(), content_type, headers, is_traced=is_traced)
@@ -174,10 +174,13 @@ async def send(
     request: web.BaseRequest, answer: Answer, faults: Faults, *, send_length: bool
 ) -> web.StreamResponse:
     """Send an answer, whole or cut short; keep the order of repeated headers."""
-    headers = [("Content-Type", answer.content_type)] if answer.content_type else []
+    headers = [("Server", "gunicorn")]  # tells a passed header from the proxy's own
+    if answer.content_type:
+        headers.append(("Content-Type", answer.content_type))
     body = b"" if request.method == "HEAD" else answer.body
     if answer.is_list and faults.gzip and isinstance(body, bytes):
-        body, headers = gzip.compress(body), [*headers, ("Content-Encoding", "gzip")]
+        body = gzip.compress(body)
+        headers.append(("Content-Encoding", "gzip"))
     headers += [*answer.headers, *faults.extra_headers]
     response = web.StreamResponse(status=answer.status, headers=CIMultiDict(headers))
     whole = len(body) if isinstance(body, bytes) else body

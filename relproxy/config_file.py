@@ -88,7 +88,12 @@ def _validated(tree: dict[str, Any]) -> tuple[Configuration | None, list[_Proble
         return Configuration.model_validate(tree), []
     except ValidationError as failure:
         details = failure.errors(include_url=False)
-        return None, [_problem(detail) for detail in details]
+        return None, [_problem(detail) for detail in details if not _is_an_echo(detail)]
+
+
+def _is_an_echo(detail: ErrorDetails) -> bool:
+    """Tell whether pydantic only says that a list is short of the items it found invalid."""
+    return detail["type"] == "too_short" and bool(detail["input"])
 
 
 def _problem(detail: ErrorDetails) -> _Problem:
@@ -96,6 +101,8 @@ def _problem(detail: ErrorDetails) -> _Problem:
     kind = detail["type"]
     if kind == "missing":
         return path, "is required"
+    if kind == "too_short":
+        return path, "should have at least one item"
     if kind == "extra_forbidden":
         return path, f"is not a setting{_suggestion(path)}"
     if kind.startswith("ip_"):

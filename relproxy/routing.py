@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relproxy.config import Configuration
 from relproxy.config import Registry as RegistrySettings
-from relproxy.errors import NotFoundError
+from relproxy.errors import BadRequestError, NotFoundError
 from relproxy.filters.base import UNKNOWN, Dialect, Operation
 from relproxy.filters.target import Target, parse_target
 from relproxy.messages import RequestHead
 from relproxy.model import Access, Tenancy, Treatment
 from relproxy.networks import Network
+
+# Methods are case-sensitive (RFC 9110, section 9.1), and not every peer treats them so.
+_METHOD = re.compile(r"[A-Z]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ def match(routes: Sequence[Route], head: RequestHead) -> Match:
 
     Raises `NotFoundError` where no route does, `BadRequestError` for a target that isn't one.
     """
+    if not _METHOD.fullmatch(head.method):
+        raise BadRequestError("The method of this request is not one in capital letters.")
     target = parse_target(head.target)
     authority = target.authority or head.headers.first("Host")
     host = _host_name(authority or "")

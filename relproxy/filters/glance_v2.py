@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote_plus, urlsplit
 
 import msgspec
 
@@ -25,6 +25,7 @@ from relproxy.filters.json_edit import (
     Raw,
     RepeatedKeyError,
     decoded_value,
+    document_without_repeats,
     render_object,
     shallow_object,
     strict_document,
@@ -39,13 +40,17 @@ from relproxy.model import Access, CreatedImage, Treatment
 _VERSION = re.compile(r"v2(\.[0-9]+)?")
 _MEDIA_TYPE = "application/vnd.openstack.images-"
 
+# Routes lets these override the method of a request (routes/middleware.py, use_method_override).
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+_METHOD_PARAMETER = re.compile(r"(^|[&;])\s*_method\s*([=&;]|$)", re.IGNORECASE)
+
 _INSTALLATION = "nova_installation_uuid"
 _INSTANCE = "instance_id"
 _RESERVED = frozenset({_INSTALLATION, _INSTANCE})
 
 # Attributes with which a project would take, publish or fill an image past its owner.
 _ADMIN_ATTRIBUTES = frozenset({"owner", "visibility", "locations"})
-_PRIVATE = frozenset({None, "private", "shared"})
+_PRIVATE = (None, "private", "shared")
 _OWN_IMPORT_METHOD = "glance-direct"
 
 _IMAGES = "/v2/images"
@@ -71,7 +76,12 @@ class GlanceV2:
     name = "glance-v2"
 
     def operation(self, method: str, target: Target, headers: Headers) -> Operation:
-        """Classify a request on its canonical path."""
+        """Classify a request on its canonical path.
+
+        Raises `BadRequestError` where the query would make Glance take another method.
+        """
+        if _overrides_method(target.query):
+            raise BadRequestError("The parameter '_method' is not taken: send the method itself.")
         segments = _versioned(target.segments, headers)
         rows = matching_rows(segments)
         path = canonical_path(_as_sent(target.segments, segments))
@@ -82,10 +92,16 @@ class GlanceV2:
         return Operation(UNKNOWN, Treatment.PASS, Access.REFUSED, path, allowed=allowed)
 
     def neutral_headers(self, headers: Headers) -> Headers:
-        """Take out the media type with which Glance negotiates a version: the path says it."""
-        if not _negotiates(headers):
-            return headers
-        return headers.without(("Accept",)).with_added(("Accept", "*/*"))
+        """Take out what makes Glance see another version or another method.
+
+        The version is said by the path; and a POST of a form may override its own method
+        (routes/middleware.py), so JSON that calls itself a form, as curl's does, is sent as JSON.
+        """
+        if _negotiates(headers):
+            headers = headers.with_replaced("Accept", "*/*")
+        if _is_form(headers):
+            headers = headers.with_replaced("Content-Type", "application/json")
+        return headers
 
     def read_create(self, body: bytes) -> CreateBody:
         """Read the JSON of `POST /v2/images`."""
@@ -142,7 +158,7 @@ class GlanceV2:
     def render_page(
         self, page: Page, rows: tuple[Row, ...], *, query: ListQuery, next_marker: str | None
     ) -> bytes:
-        """Write the envelope again, with these images and links that repeat the client's query.
+        """Write the envelope again, with these images and the client's query in its links.
 
         The links stay relative to the endpoint, whatever prefix a route has: that is how every
         client of Glance reads them (docs/decisions/0003-links-behind-a-prefix.md).
@@ -174,8 +190,10 @@ class GlanceV2:
         return f"No image found with ID {image_id}"
 
     def refusal(self, status: int, sentence: str, accept: str) -> tuple[str, bytes]:
-        """Render an error as WebOb does for Glance: JSON where asked for, else HTML."""
+        """Render an error as WebOb does for Glance: by Accept, and as plain text without one."""
         title = HTTPStatus(status).phrase
+        if not accept or accept.lower().startswith("text/plain"):
+            return "text/plain; charset=UTF-8", f"{status} {title}\n\n{sentence}\n\n   ".encode()
         explanation = html.escape(sentence, quote=False)
         if "application/json" in accept.lower():
             document = {
@@ -206,6 +224,16 @@ def _as_sent(given: tuple[str, ...], versioned: tuple[str, ...]) -> tuple[str, .
 
 def _negotiates(headers: Headers) -> bool:
     return any(_MEDIA_TYPE in value.lower() for value in headers.values("Accept"))
+
+
+def _is_form(headers: Headers) -> bool:
+    values = headers.values("Content-Type")
+    return any(form in value.lower() for value in values for form in _FORMS)
+
+
+def _overrides_method(query: str) -> bool:
+    """Tell whether Routes would find a parameter `_method`, however it is encoded."""
+    return bool(_METHOD_PARAMETER.search(unquote_plus(query)))
 
 
 def _operation(row: TableRow, segments: tuple[str, ...], path: str) -> Operation:
@@ -278,8 +306,8 @@ def _facts(raw: bytes) -> ImageFacts:
     try:
         image = _LISTED_IMAGE.decode(raw)
         if not _is_unambiguous(raw):
-            strict_document(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+            document_without_repeats(raw)
+    except (msgspec.DecodeError, ValueError):
         return _HIDDEN
     return ImageFacts(image.id, image.owner, image.visibility, image.created_at)
 

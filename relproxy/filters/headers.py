@@ -87,6 +87,8 @@ _BODY_FRAMING = ("Content-Length", "Content-Type", "Content-Encoding", "Content-
 def upstream_headers(headers: Headers, *, own: Iterable[str]) -> Headers:
     """Return what goes on to a registry: end-to-end fields, less identity and `own` ones.
 
+    Expect stays here: relproxy itself tells the client to go on, when its body is wanted.
+
     Raises `BadRequestError` if Connection names a field that it must not name.
     """
     named = _named_by_connection(headers)
@@ -94,7 +96,7 @@ def upstream_headers(headers: Headers, *, own: Iterable[str]) -> Headers:
         raise BadRequestError("The header 'Connection' names a field that is not hop-by-hop.")
     if named & frozenset(map(folded, IDENTITY_HEADERS)):
         raise BadRequestError("The header 'Connection' names an identity header.")
-    return headers.without((*_HOP_BY_HOP, *named, *IDENTITY_HEADERS, *own))
+    return headers.without((*_HOP_BY_HOP, "Expect", *named, *IDENTITY_HEADERS, *own))
 
 
 def downstream_headers(headers: Headers) -> Headers:

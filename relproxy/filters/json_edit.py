@@ -39,12 +39,17 @@ def strict_document(body: bytes) -> Any:  # noqa: ANN401 - a JSON document is of
     Both readers must agree: msgspec takes strict JSON only, the standard library's parser (the one
     that Glance uses) shows every pair.
     """
+    decoded_value(body)
+    return document_without_repeats(body)
+
+
+def document_without_repeats(body: bytes) -> Any:  # noqa: ANN401 - a JSON document is of any type
+    """Return the document as the standard library reads it; raises as `strict_document` does."""
     try:
-        _VALUE.decode(body)
         return json.loads(body, object_pairs_hook=_without_repeats)
     except RepeatedKeyError:
         raise
-    except (msgspec.DecodeError, ValueError, RecursionError) as failure:
+    except (ValueError, RecursionError) as failure:
         raise NotJSONError(str(failure)) from failure
 
 
@@ -52,7 +57,7 @@ def decoded_value(raw: bytes | Raw) -> Any:  # noqa: ANN401 - a JSON value is of
     """Return one decoded value; raises `NotJSONError`."""
     try:
         return _VALUE.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as failure:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as failure:
         raise NotJSONError(str(failure)) from failure
 
 

@@ -1,0 +1,67 @@
+"""A relproxy of this tree, as a process of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab.processes import Process, free_port
+
+
+@dataclass
+class Relproxy:
+    """One relproxy: `start` it, use `url` and `admin_url`, `stop` it. Its files live in `home`.
+
+    `settings` is everything of the configuration but the listeners, the admin listener and the
+    store.
+    """
+
+    home: Path
+    settings: Mapping[str, Any]
+    port: int = field(default_factory=free_port)
+    admin_port: int = field(default_factory=free_port)
+    _process: Process | None = None
+
+    @property
+    def url(self) -> str:
+        """The proxy listener."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def admin_url(self) -> str:
+        """The admin listener."""
+        return f"http://127.0.0.1:{self.admin_port}"
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running relproxy."""
+        if self._process is None:
+            raise RuntimeError("relproxy was not started")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Write the configuration, start, and wait until it is alive."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        file = self.home / "relproxy.yaml"
+        file.write_text(yaml.safe_dump(self._configuration()))
+        argv = [sys.executable, "-m", "relproxy", "serve", "--config", str(file)]
+        self._process = Process("relproxy", argv, self.home / "relproxy.log")
+        self._process.start()
+        self._process.await_http(f"{self.admin_url}/healthz")
+
+    def stop(self) -> int | None:
+        """End relproxy and return its exit status."""
+        return self._process.stop() if self._process is not None else None
+
+    def _configuration(self) -> dict[str, Any]:
+        return {
+            "listeners": [{"name": "public", "bind": f"127.0.0.1:{self.port}"}],
+            "admin": {"bind": f"127.0.0.1:{self.admin_port}"},
+            "store": {"path": str(self.home / "relproxy.db")},
+            **self.settings,
+        }

@@ -1,0 +1,237 @@
+"""What every store promises. A new driver is one more fixture parameter."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relproxy.errors import BadRequestError, StoreUnavailableError
+from relproxy.model import Capture, Grade, ImageRecord, Instance, InstanceQuery, Ownership
+from relproxy.store.base import RelationQuery, Store
+from relproxy.store.sqlite import SqliteStore
+
+EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
+WEST = "0a4ef62f-40a4-4d3a-9d7e-5a0d8a1f2b02"
+
+Reopen = Callable[[], Store]
+
+
+@pytest.fixture(params=["sqlite"])
+def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Reopen:
+    """Return a function that makes a store of the same records, not yet opened."""
+    assert request.param == "sqlite"
+    return lambda: SqliteStore(tmp_path / "store.db")
+
+
+@pytest.fixture
+async def store(reopen: Reopen) -> AsyncIterator[Store]:
+    opened = reopen()
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+def record(image_id: str, project: str = "alice", **fields: Any) -> ImageRecord:
+    made = ImageRecord(
+        registry="glance",
+        image_id=image_id,
+        created_at="2030-01-01T00:00:00Z",
+        project=project,
+        capture=Capture(Instance(EAST, "123"), Grade.CLAIMED),
+        recorded_at=datetime(2030, 1, 1, 0, 0, 0, 123456, UTC),
+    )
+    return replace(made, **fields)
+
+
+def captured(installation: str, instance_id: str, grade: Grade = Grade.CLAIMED) -> Capture:
+    return Capture(Instance(installation, instance_id), grade)
+
+
+async def everything(store: Store) -> list[ImageRecord]:
+    return list((await store.relations(RelationQuery(), limit=1000, cursor=None)).records)
+
+
+async def test_what_was_put_is_read_back_whole(store: Store) -> None:
+    records = [record("a"), record("b", capture=None), record("c", registry="other")]
+    await store.put(records)
+    assert await everything(store) == records[::-1]
+
+
+async def test_what_was_put_survives_the_process(store: Store, reopen: Reopen) -> None:
+    await store.put([record("a")])
+    await store.close()
+    again = reopen()
+    await again.open()
+    assert await everything(again) == [record("a")]
+    await again.close()
+
+
+async def test_putting_again_changes_nothing(store: Store) -> None:
+    await store.put([record("a")])
+    await store.put([record("a"), record("a")])
+    assert await everything(store) == [record("a")]
+
+
+async def test_a_live_records_project_is_never_changed(store: Store) -> None:
+    await store.put([record("a", "alice")])
+    vouched = captured(WEST, "9", Grade.VOUCHED)
+    await store.put([record("a", "mallory", capture=vouched)])
+    assert await everything(store) == [record("a", "alice")]
+
+
+async def test_vouched_wins_over_claimed_in_either_order(store: Store) -> None:
+    claimed, vouched = captured(EAST, "claimed"), captured(EAST, "vouched", Grade.VOUCHED)
+    await store.put([record("a", capture=claimed), record("b", capture=vouched)])
+    await store.put([record("a", capture=vouched), record("b", capture=claimed)])
+    assert {r.capture for r in await everything(store)} == {vouched}
+
+
+async def test_a_capture_completes_a_record_that_had_none(store: Store) -> None:
+    await store.put([record("a", capture=None)])
+    await store.put([record("a")])
+    await store.put([record("a", capture=None)])
+    assert await everything(store) == [record("a")]
+
+
+async def test_an_id_created_anew_is_another_record_and_the_newest_owns(store: Store) -> None:
+    anew = "2031-01-01T00:00:00Z"
+    await store.put([record("a", "alice")])
+    await store.put([record("a", "bob", created_at=anew)])
+    assert len(await everything(store)) == 2
+    assert await store.owners("glance", ["a"]) == {"a": Ownership("bob", anew)}
+
+
+async def test_owners_are_those_of_the_registry_and_unknown_ids_are_absent(store: Store) -> None:
+    await store.put([record("a"), record("b", "bob"), record("c", registry="other")])
+    owners = await store.owners("glance", ["a", "b", "c", "d", "'); DROP TABLE image_record; --"])
+    assert {image_id: o.project for image_id, o in owners.items()} == {"a": "alice", "b": "bob"}
+    assert await store.owners("glance", []) == {}
+
+
+async def test_a_whole_page_of_owners_is_looked_up_at_once(store: Store) -> None:
+    ids = [f"{number:08}" for number in range(1000)]
+    await store.put([record(image_id) for image_id in ids])
+    assert set(await store.owners("glance", ids)) == set(ids)
+
+
+async def test_images_of_an_instance_by_installation_and_project(store: Store) -> None:
+    await store.put(
+        [
+            record("a"),
+            record("b", "bob"),
+            record("c", capture=captured(WEST, "123")),
+            record("d", capture=captured(EAST, "124")),
+            record("e", registry="other"),
+            record("f"),
+        ]
+    )
+
+    async def ask(installation: str | None, project: str | None) -> list[str]:
+        query = InstanceQuery("123", installation, project)
+        return list(await store.images_of_instance("glance", query))
+
+    assert await ask(EAST, "alice") == ["f", "a"]
+    assert await ask(None, "alice") == ["f", "c", "a"]
+    assert await ask(None, None) == ["f", "c", "b", "a"]
+    assert await ask(WEST, "bob") == []
+
+
+async def test_images_of_a_project_or_none_when_there_are_too_many(store: Store) -> None:
+    await store.put([record("a"), record("b"), record("c", "bob"), record("d", registry="other")])
+    assert set(await store.images_of_project("glance", "alice", at_most=2) or ()) == {"a", "b"}
+    assert await store.images_of_project("glance", "alice", at_most=1) is None
+    assert await store.images_of_project("glance", "nobody", at_most=1) == []
+
+
+async def test_relations_are_walked_newest_first_with_a_cursor(store: Store) -> None:
+    records = [record(str(number)) for number in range(7)]
+    await store.put(records)
+    seen: list[ImageRecord] = []
+    cursor: str | None = None
+    while True:
+        page = await store.relations(RelationQuery(project="alice"), limit=3, cursor=cursor)
+        seen += page.records
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert seen == records[::-1]
+
+
+async def test_a_full_last_page_of_relations_has_no_cursor(store: Store) -> None:
+    await store.put([record("a"), record("b")])
+    page = await store.relations(RelationQuery(), limit=2, cursor=None)
+    assert (len(page.records), page.next_cursor) == (2, None)
+
+
+@pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "٣", "9" * 30, ""])
+async def test_a_cursor_that_is_none_is_refused(store: Store, cursor: str) -> None:
+    with pytest.raises(BadRequestError):
+        await store.relations(RelationQuery(), limit=2, cursor=cursor)
+
+
+async def test_a_batch_is_written_whole_or_not_at_all(store: Store) -> None:
+    broken = record("b", created_at=None)
+    with pytest.raises(StoreUnavailableError):
+        await store.put([record("a"), broken])
+    assert await everything(store) == []
+    await store.put([record("a")])
+    assert await everything(store) == [record("a")]
+
+
+async def test_writers_at_once_do_not_share_a_transaction(store: Store) -> None:
+    puts = [store.put([record(str(n)), record(f"{n}b")]) for n in range(50)]
+    broken = [store.put([record(f"x{n}"), record("y", registry=None)]) for n in range(10)]
+    results = await asyncio.gather(*puts, *broken, return_exceptions=True)
+    assert sum(isinstance(result, StoreUnavailableError) for result in results) == 10
+    assert len(await everything(store)) == 100
+
+
+async def test_a_cancelled_put_leaves_the_store_usable(store: Store) -> None:
+    for number in range(20):
+        put = asyncio.create_task(store.put([record(str(number))]))
+        for _ in range(number % 5):
+            await asyncio.sleep(0)
+        put.cancel()
+        await asyncio.gather(put, return_exceptions=True)
+    await store.put([record("after")])
+    assert (await everything(store))[0] == record("after")
+
+
+async def test_a_store_that_is_not_open_says_so(reopen: Reopen) -> None:
+    closed = reopen()
+    for attempt in (closed.check(), closed.put([record("a")]), closed.owners("glance", ["a"])):
+        with pytest.raises(StoreUnavailableError):
+            await attempt
+    await closed.close()
+
+
+async def test_a_schema_of_a_newer_relproxy_is_refused_with_a_sentence(
+    store: Store, reopen: Reopen, tmp_path: Path
+) -> None:
+    await store.close()
+    with sqlite3.connect(tmp_path / "store.db") as database:
+        database.execute("PRAGMA user_version = 999")
+    database.close()
+    newer = reopen()
+    with pytest.raises(StoreUnavailableError, match="written by a newer relproxy"):
+        await newer.open()
+    await newer.close()
+
+
+async def test_records_are_synced_before_they_are_acknowledged(
+    store: Store, tmp_path: Path
+) -> None:
+    """WAL with synchronous=FULL: at NORMAL a committed row may be lost at power loss."""
+    assert isinstance(store, SqliteStore)
+    assert store._writer is not None  # noqa: SLF001 - nothing else shows the pragma
+    for pragma, value in (("synchronous", 2), ("journal_mode", "wal")):
+        rows = list(await store._writer.execute_fetchall(f"PRAGMA {pragma}"))  # noqa: SLF001
+        assert rows[0][0] == value
+    assert (tmp_path / "store.db-wal").exists()

@@ -1,0 +1,79 @@
+"""An upstream that is nothing but a socket: it keeps what it got, and answers given bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@dataclass
+class Recorder:
+    """Raw requests in order, and the raw answer to each."""
+
+    port: int = 0
+    answer: bytes = OK
+    closes: bool = False
+    connections: int = 0
+    received: list[bytes] = field(default_factory=list)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def head(self) -> bytes:
+        """The head of the last request."""
+        return self.received[-1].partition(b"\r\n\r\n")[0]
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.received.append(head)
+                await self._read_body(reader, head.lower())
+                self.arrived.set()
+                if self.answer:
+                    writer.write(self.answer)
+                    await writer.drain()
+                if self.closes:
+                    break
+        self.gone.set()
+        writer.close()
+
+    async def _read_body(self, reader: asyncio.StreamReader, head: bytes) -> None:
+        if b"content-length: " in head:
+            length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            self.received[-1] += await reader.readexactly(length)
+        elif b"transfer-encoding: chunked" in head:
+            self.received[-1] += await reader.readuntil(b"0\r\n\r\n")
+
+
+@contextlib.asynccontextmanager
+async def recording() -> AsyncIterator[Recorder]:
+    """Run a recorder on a free port."""
+    recorder = Recorder()
+    server = await asyncio.start_server(recorder.serve, "127.0.0.1", 0)
+    recorder.port = server.sockets[0].getsockname()[1]
+    try:
+        yield recorder
+    finally:
+        server.close()
+
+
+async def exchanged(url: str, request: bytes, *, until_closed: bool = True) -> bytes:
+    """Send raw bytes to a server and return what it answers until it closes."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(request)
+        async with asyncio.timeout(20):
+            return await (reader.read() if until_closed else reader.readuntil(b"\r\n\r\n"))
+    finally:
+        writer.close()
