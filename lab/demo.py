@@ -52,24 +52,25 @@ def main() -> int:
     """Run the demo; 1 if the story broke."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
-    keep: bool = parser.parse_args().keep
+    parser.add_argument("--home", type=Path, default=HOME, help="where the parts' files go")
+    arguments = parser.parse_args()
     print("Starting an unchanged Glance and relproxy in front of it (the first run installs them).")
-    with _stage() as (glance, relproxy):
+    with _stage(arguments.home) as (glance, relproxy):
         try:
             _tell(glance, relproxy)
         except StoryBrokenError as broken:
             print(f"\nThe story broke: {broken}", file=sys.stderr)
             return 1
-        if keep:
+        if arguments.keep:
             _keep(glance, relproxy)
     return 0
 
 
 @contextmanager
-def _stage() -> Iterator[tuple[Glance, Relproxy]]:
-    shutil.rmtree(HOME, ignore_errors=True)
-    glance = Glance(HOME / "glance")
-    relproxy = Relproxy(HOME / "relproxy", _settings(glance.url))
+def _stage(home: Path) -> Iterator[tuple[Glance, Relproxy]]:
+    shutil.rmtree(home, ignore_errors=True)
+    glance = Glance(home / "glance")
+    relproxy = Relproxy(home / "relproxy", _settings(glance.url))
     try:
         glance.start()
         relproxy.start()

@@ -230,6 +230,11 @@ class Timeouts(_Section):
     connect_s: Seconds = Field(
         default=5, description="To connect to an endpoint: a LAN answers in milliseconds."
     )
+    keepalive_s: Seconds = Field(
+        default=1.5,
+        description="For an idle connection to a registry to be kept: less than the registry "
+        "keeps it (gunicorn: 2 s), or a request meets a connection that is being closed.",
+    )
     read_s: Seconds = Field(
         default=300,
         description="Between two reads from a registry: an import or a slow store backend "

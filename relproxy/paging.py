@@ -24,6 +24,11 @@ Fetch = Callable[[ListQuery, int, str | None], Awaitable[Page]]
 # Which of these rows may the caller see?
 Keep = Callable[[Sequence[Row]], Awaitable[Sequence[Row]]]
 
+_TOO_COSTLY = (
+    "This list needs more work than one request may cost: narrow it with a filter, or ask for "
+    "fewer images."
+)
+
 
 @dataclass(slots=True)
 class PageBudget:
@@ -34,10 +39,7 @@ class PageBudget:
     def spend(self) -> None:
         """Take one page off; raises `ListTooCostlyError` when none is left."""
         if self.left <= 0:
-            raise ListTooCostlyError(
-                "This list needs more work than one request may cost: narrow it with a filter, or "
-                "ask for fewer images."
-            )
+            raise ListTooCostlyError(_TOO_COSTLY)
         self.left -= 1
 
 
@@ -83,6 +85,11 @@ class Pager:
 
     async def merge(self, query: ListQuery, streams: Sequence[ListQuery], found: Found) -> None:
         """Merge `streams`, each of them `query` with one more filter, until enough is found."""
+        if len(streams) > self._max_candidates:
+            # Not one candidate of each would fit the question in which order they come.
+            raise ListTooCostlyError(_TOO_COSTLY)
+        if not streams:
+            found.is_exhausted = True
         while found.missing:
             share = max(1, min(self._max_candidates // len(streams), found.missing))
             pages = [await self._page(stream, share, found.marker) for stream in streams]

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 
 from relproxy import routing
@@ -306,6 +307,7 @@ def refusal_response(
     fields = [
         ("Content-Type", content_type),
         ("Content-Length", str(len(body))),
+        ("Date", formatdate(usegmt=True)),
         ("X-Openstack-Request-Id", request_id),
     ]
     if refusal.retry_after_s is not None:

@@ -36,7 +36,7 @@ _SAFE_TO_TRY_AGAIN = frozenset({"GET", "HEAD"})
 def open_session(timeouts: Timeouts) -> aiohttp.ClientSession:
     """Return the one client session of a relproxy; whoever opens it closes it."""
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=timeouts.keepalive_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(
             total=None, sock_connect=timeouts.connect_s, sock_read=timeouts.read_s

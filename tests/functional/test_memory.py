@@ -15,7 +15,7 @@ from lab.stand_in import StandIn
 
 GIB = 2**30
 PIECE = bytes(2**20)
-# What the issue allows; measured figures are in docs/performance.md.
+# Over what relproxy holds when nothing goes through it.
 ALLOWED_KIB = 32 * 1024
 HEADERS = {"X-Project-Id": "alice", "X-Roles": "member"}
 

@@ -158,6 +158,7 @@ async def trusting() -> AsyncIterator[StandIn]:
 class Wall:
     """A relproxy of one tenancy, and the registry behind it."""
 
+    name: str
     client: Client
     glance: StandIn
 
@@ -166,7 +167,9 @@ class Wall:
 def wall(request: pytest.FixtureRequest) -> Wall:
     """Both tenancies in turn."""
     glance = "noauth" if request.param == "only_wall" else "trusting"
-    return Wall(request.getfixturevalue(request.param), request.getfixturevalue(glance))
+    return Wall(
+        request.param, request.getfixturevalue(request.param), request.getfixturevalue(glance)
+    )
 
 
 @pytest.fixture

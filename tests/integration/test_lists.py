@@ -320,6 +320,17 @@ async def test_three_images_of_a_large_registry_are_found_without_walking_it(
     assert len(noauth.requests) <= 6
 
 
+@pytest.mark.parametrize("visibility", ["private", "shared", "community"])
+async def test_a_project_without_images_gets_an_empty_list_of_a_large_registry(
+    only_wall: Client, noauth: StandIn, visibility: str
+) -> None:
+    for _ in range(200):
+        noauth.add_image(name="hidden", visibility=visibility)
+    answer = await only_wall.get(f"/v2/images?visibility={visibility}", project="alice")
+    assert (answer.status, answer.json()["images"]) == (200, [])
+    assert "next" not in answer.json()
+
+
 async def test_a_foreign_marker_and_an_unknown_one_get_the_same_answer(wall: Wall) -> None:
     client = wall.client
     foreign = (await client.create("b", "bob", fields={"visibility": "private"})).json()["id"]

@@ -1,0 +1,29 @@
+"""How hard the tests try: the same examples every time, or many new ones (`make verify`)."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("test", derandomize=True, deadline=None, max_examples=100)
+settings.register_profile("verify", derandomize=False, deadline=None, max_examples=3000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+
+
+@pytest.fixture
+def seed() -> int:
+    """Return the seed of a random test: RELPROXY_SEED, or one of its own under `make verify`."""
+    given = os.environ.get("RELPROXY_SEED")
+    if given is not None:
+        return int(given)
+    is_thorough = os.environ.get("HYPOTHESIS_PROFILE") == "verify"
+    return random.SystemRandom().randrange(2**32) if is_thorough else 1
+
+
+@pytest.fixture
+def effort() -> int:
+    """Return how many times as much a random test does under `make verify`."""
+    return 50 if os.environ.get("HYPOTHESIS_PROFILE") == "verify" else 1

@@ -1,0 +1,137 @@
+"""Random targets and random traffic: whatever is asked, nobody reads what isn't theirs to see."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from urllib.parse import quote
+
+from tests.integration.conftest import Client, Wall
+from tests.integration.recorder import exchanged
+
+SECRET = "of-bob-and-nobody-else"
+PIECES = (
+    "v2",
+    "v2.9",
+    "V2",
+    "images",
+    "Images",
+    "tasks",
+    "members",
+    "file",
+    "..",
+    ".",
+    "",
+    "",
+    "versions",
+)
+ACCEPTS = (
+    "*/*", "application/json", "application/vnd.openstack.images-v2",
+    "application/vnd.openstack.images-v2.3", ", application/vnd.openstack.images-v2",
+    "application/vnd.openstack.images-v2;q=1", "APPLICATION/VND.OPENSTACK.IMAGES-v2",
+)  # fmt: skip
+METHODS = ("GET", "GET", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+QUERIES = (
+    "", "limit=1", "limit=1000", "visibility=private", "visibility=all", "owner=bob", "_method=GET",
+    "%5fmethod=GET", "x;_method=GET", "name=" + SECRET, "status=queued", "member_status=all",
+    "os_hidden=false", "marker={id}", "id={id}", "id=in:{id}", "instance_id=123", "sort=name",
+)  # fmt: skip
+
+
+def encoded(choose: random.Random, text: str) -> str:
+    """Spell a path in one of the many ways that a server may decode to the same one."""
+    spelled = ""
+    for letter in text:
+        roll = choose.random()
+        if roll < 0.05:
+            spelled += f"%{ord(letter):02{choose.choice('xX')}}"
+        elif roll < 0.06:
+            spelled += quote(f"%{ord(letter):02x}")
+        else:
+            spelled += letter
+    return spelled
+
+
+def random_request(choose: random.Random, image_id: str) -> bytes:
+    pieces = [choose.choice((*PIECES, image_id, image_id)) for _ in range(choose.randint(0, 5))]
+    if choose.random() < 0.6:
+        pieces[:0] = ["v2", "images"]
+    separators = ("/", "/", "/", "/", "//", "%2f", "/./", "\\")
+    path = "".join(choose.choice(separators) + encoded(choose, piece) for piece in pieces)
+    query = "&".join(choose.choice(QUERIES) for _ in range(choose.randint(0, 3)))
+    target = f"/{path.lstrip('/')}?{query.format(id=image_id)}".rstrip("?")
+    method = choose.choice(METHODS)
+    body = choose.choice((b"", b"", b"_method=GET", b'{"name": "&_method=GET&"}', b"[]"))
+    fields = [
+        "Host: a", "X-Project-Id: alice", "X-Roles: member", "Connection: close",
+        f"Accept: {choose.choice(ACCEPTS)}",
+    ]  # fmt: skip
+    if body:
+        fields.append(f"Content-Length: {len(body)}")
+        fields.append(f"Content-Type: {choose.choice(FORMS)}")
+    head = "\r\n".join([f"{method} {target} HTTP/1.1", *fields])
+    return f"{head}\r\n\r\n".encode("latin-1") + body
+
+
+FORMS = (
+    "application/json",
+    "application/x-www-form-urlencoded",
+    "Application/X-WWW-Form-URLencoded; a=b",
+)
+
+
+async def test_no_random_request_reads_or_changes_a_foreign_image(
+    wall: Wall, seed: int, effort: int
+) -> None:
+    choose = random.Random(seed)
+    secret = wall.glance.add_image(name=SECRET, owner="bob", visibility="private")
+    before = dict(secret)
+    wall.glance.trusting = False  # A registry that shows and allows everything.
+    statuses: dict[int, int] = {}
+    for _ in range(400 * effort):
+        request = random_request(choose, secret["id"])
+        if request.startswith((b"GET", b"HEAD", b"OPTIONS")) or wall.name == "only_wall":
+            answer = await exchanged(wall.client.url, request)
+            if wall.name == "only_wall" or b"/images/" not in request.partition(b"\r\n")[0]:
+                assert SECRET.encode() not in without_echo(answer), (seed, request)
+            status = int(answer[9:12])
+            statuses[status] = statuses.get(status, 0) + 1
+    assert wall.glance.images[secret["id"]] == before, seed
+    assert {200, 404} <= set(statuses), statuses
+
+
+def without_echo(answer: bytes) -> bytes:
+    """Take out the links that repeat the client's own query."""
+    return answer.replace(b"name=" + SECRET.encode(), b"")
+
+
+async def test_projects_at_once_never_see_each_others_images(
+    wall: Wall, seed: int, effort: int
+) -> None:
+    choose = random.Random(seed)
+    projects = [f"project{number}" for number in range(6)]
+
+    async def live(project: str) -> None:
+        own: list[str] = []
+        for number in range(12 * effort):
+            name = f"{project}-{number}"
+            fields = {"visibility": "private", "instance_id": str(number % 3)}
+            created = await wall.client.create(name, project, fields=fields)
+            assert created.status == 201
+            own.insert(0, name)
+            limit = choose.choice((3, 7, 1000))
+            await check(wall.client, project, own[:limit], f"/v2/images?limit={limit}")
+            mine = [n for n in own if int(n.rpartition("-")[2]) % 3 == 1]
+            await check(
+                wall.client, project, mine[:limit], f"/v2/images?instance_id=1&limit={limit}"
+            )
+
+    async with asyncio.TaskGroup() as everyone:
+        for project in projects:
+            everyone.create_task(live(project))
+
+
+async def check(client: Client, project: str, expected: list[str], target: str) -> None:
+    answer = await client.get(target, project=project)
+    assert answer.status == 200, answer.body
+    assert answer.names == expected
