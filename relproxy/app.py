@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ from relproxy.identity.headers import HeadersIdentity
 from relproxy.metrics import Metrics
 from relproxy.proxy import Parts, Proxy
 from relproxy.routing import route_table
-from relproxy.server import make_server
+from relproxy.server import InFlight, make_server
 from relproxy.store.base import Store
 from relproxy.store.direct import DirectJournal
 from relproxy.store.sqlite import SqliteStore
@@ -38,6 +38,9 @@ from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream, open_session
 
 _LOG = logging.getLogger(__name__)
+
+# For aiohttp to close connections on which nothing is under way.
+_CLOSE_S = 0.1
 
 _DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (GlanceV2(),)}
 
@@ -70,9 +73,17 @@ async def running(configuration: config.Configuration) -> AsyncIterator[Running]
         health = Health(store, upstreams, probe_s=configuration.timeouts.probe_s)
         admin = admin_application(health, RelationsView(store), metrics)
         admin_address = await _listen_admin(opened, configuration, admin)
-        listeners = {
-            listener.name: await _listen(opened, configuration, listener, proxy, metrics)
+        in_flight = InFlight(metrics)
+        runners = [
+            await _runner(opened, listener.name, proxy, in_flight)
             for listener in configuration.listeners
+        ]
+        opened.push_async_callback(
+            _drain, health, runners, in_flight, configuration.timeouts.shutdown_s
+        )
+        listeners = {
+            listener.name: await _bound(runner, f"listener '{listener.name}'", listener.bind)
+            for listener, runner in zip(configuration.listeners, runners, strict=True)
         }
         _LOG.info("serving", extra={"listeners": listeners, "admin": admin_address})
         yield Running(listeners, admin_address)
@@ -127,18 +138,29 @@ async def _listen_admin(
     return await _bound(runner, "admin.bind", configuration.admin.bind)
 
 
-async def _listen(
-    opened: AsyncExitStack,
-    configuration: config.Configuration,
-    listener: config.Listener,
-    proxy: Proxy,
-    metrics: Metrics,
-) -> tuple[str, int]:
-    server = make_server(proxy.respond, listener=listener.name, metrics=metrics)
-    runner = web.ServerRunner(server, shutdown_timeout=configuration.timeouts.shutdown_s)
+async def _runner(
+    opened: AsyncExitStack, listener: str, proxy: Proxy, in_flight: InFlight
+) -> web.ServerRunner:
+    server = make_server(proxy.respond, listener=listener, in_flight=in_flight)
+    # Nothing is under way any more when it is cleaned up, or has had its time.
+    runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_S)
     opened.push_async_callback(runner.cleanup)
     await runner.setup()
-    return await _bound(runner, f"listener '{listener.name}'", listener.bind)
+    return runner
+
+
+async def _drain(
+    health: Health, runners: Sequence[web.BaseRunner], in_flight: InFlight, timeout_s: float
+) -> None:
+    """Turn readiness red, take no more connections, and let what is under way finish.
+
+    Not left to aiohttp's own shutdown, which throws away the rest of an upload.
+    """
+    health.is_draining = True
+    for runner in runners:
+        for site in list(runner.sites):
+            await site.stop()
+    await in_flight.drain(timeout_s)
 
 
 async def _bound(runner: web.BaseRunner, name: str, bind: str) -> tuple[str, int]:

@@ -41,6 +41,20 @@ def load_configuration(path: Path) -> Configuration:
     return _checked(text, str(path))
 
 
+def warnings(configuration: Configuration) -> Iterator[str]:
+    """Yield a sentence for each thing that is allowed, and probably not meant."""
+    if not configuration.identity.trusted_networks:
+        yield (
+            "identity.trusted_networks is empty: nobody is vouched for, so lists show public "
+            "images at most."
+        )
+    if not configuration.trusted_sources.networks:
+        yield (
+            "trusted_sources.networks is empty: instance metadata headers count for nothing, only "
+            "claims in request bodies are recorded."
+        )
+
+
 def _checked(text: str, name: str) -> Configuration:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -148,6 +162,8 @@ def _between_settings(tree: dict[str, Any]) -> Iterator[_Problem]:
         yield from _repeated(tree, kind, "name")
     yield from _repeated(tree, "installations", "uuid")
     yield from _repeated(tree, "listeners", "bind")
+    for index, registry in enumerate(_mappings(tree, "registries")):
+        yield from _limits(registry, index)
     for index, route in enumerate(_mappings(tree, "routes")):
         yield from _dangling(route, index, names)
     yield from _unreachable(tree)
@@ -172,6 +188,12 @@ def _repeated(tree: dict[str, Any], kind: str, setting: str) -> Iterator[_Proble
         first = spelled.index(spelled[index])
         if value is not None and counts[spelled[index]] > 1 and first != index:
             yield (kind, index, setting), f"'{value}' is also that of {kind}[{first}]"
+
+
+def _limits(registry: dict[str, Any], index: int) -> Iterator[_Problem]:
+    default, maximum = registry.get("default_limit", 25), registry.get("max_limit", 1000)
+    if isinstance(default, int) and isinstance(maximum, int) and default > maximum:
+        yield ("registries", index, "default_limit"), f"{default} is over max_limit, {maximum}"
 
 
 def _dangling(
@@ -213,5 +235,5 @@ def _line(path: PathParts, lines: _Lines) -> int:
 def _dotted(path: PathParts) -> str:
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text or "(file)"

@@ -66,6 +66,10 @@ class RegistryUnreachableError(RelproxyError):
     status = 502
 
 
+class NothingSentError(RegistryUnreachableError):
+    """No connection to any endpoint could be made, so the registry has seen nothing."""
+
+
 class RegistryGarbageError(RelproxyError):
     """The registry answered something that can't be proven filtered, so none of it is shown."""
 

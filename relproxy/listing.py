@@ -16,7 +16,7 @@ from relproxy.filters.query import NO_IMAGE, ListQuery, parse_list_query, upstre
 from relproxy.filters.visibility import may_see
 from relproxy.messages import Response, ResponseHead
 from relproxy.metrics import Metrics
-from relproxy.model import InstanceQuery, Ownership
+from relproxy.model import ImageKey, InstanceQuery, Ownership
 from relproxy.paging import Found, PageBudget, Pager
 from relproxy.store.base import ImageLookup, OwnerLookup
 from relproxy.upstream import Upstream
@@ -60,7 +60,7 @@ class Listing:
         self._registry = exchange.match.route.registry
         community = self._query.filter("visibility") in {"community", "all"}
         self._viewer = exchange.viewer(asks_for_community=community)
-        self._only: frozenset[str] | None = None
+        self._only: frozenset[ImageKey] | None = None
         self._first: tuple[Response, Page] | None = None
 
     async def respond(self) -> Response:
@@ -126,8 +126,8 @@ class Listing:
         )
         return (*self._by_ids(own), *public)
 
-    async def _images_of_instance(self) -> Sequence[str]:
-        """Return the ids of the instance's images; only those recorded for the caller's project."""
+    async def _images_of_instance(self) -> Sequence[ImageKey]:
+        """Return the instance's images; only those recorded for the caller's project."""
         caller = self._exchange.caller
         if caller is None:
             # Nobody's: the registry refuses the request, or lists nothing.
@@ -139,8 +139,9 @@ class Listing:
         )
         return await self._tools.images.images_of_instance(self._exchange.registry, query)
 
-    async def _find_by_ids(self, pager: Pager, found: Found, ids: Sequence[str]) -> None:
-        self._only = frozenset(ids)
+    async def _find_by_ids(self, pager: Pager, found: Found, images: Sequence[ImageKey]) -> None:
+        self._only = frozenset(images)
+        ids = tuple(dict.fromkeys(image.id for image in images))
         streams = self._by_ids(ids or (NO_IMAGE,))
         if len(streams) == 1:
             await pager.walk(streams[0], found)
@@ -193,12 +194,12 @@ class Listing:
         status = response.head.status
         if 200 <= status < 300:
             raise RegistryGarbageError("The registry answered a list with something else.")
-        if self._first is not None:
-            raise ListChangedError("The list changed while it was read: ask again.")
-        marker = self._query.marker
-        if marker is not None and self._exchange.dialect.is_unknown_marker(status, body):
-            # One answer for a foreign marker and one that doesn't exist.
-            raise BadRequestError(self._exchange.dialect.absent_image(marker))
+        if self._exchange.dialect.is_unknown_marker(status, body):
+            if self._first is not None:
+                raise ListChangedError("The list changed while it was read: ask again.")
+            if self._query.marker is not None:
+                # One answer for a foreign marker and one that doesn't exist.
+                raise BadRequestError(self._exchange.dialect.absent_image(self._query.marker))
         raise _AnsweredError(whole(response.head, body))
 
     async def _get(self, target: str) -> Response:
@@ -219,7 +220,7 @@ class Listing:
 
     def _shows(self, row: Row, ownerships: Mapping[str, Ownership]) -> bool:
         image_id = (row.facts.id or "").lower()
-        if self._only is not None and image_id not in self._only:
+        if self._only is not None and ImageKey(image_id, row.facts.created_at) not in self._only:
             return False
         return may_see(self._viewer, row.facts, ownerships.get(image_id))
 

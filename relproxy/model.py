@@ -114,6 +114,18 @@ class Ownership:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageKey:
+    """One image of a registry: its id, and when it was created, as the registry wrote it.
+
+    An id that was deleted and created anew is another image. `created_at` is None only where a
+    registry's own answer doesn't say it; no record has that.
+    """
+
+    id: str
+    created_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceQuery:
     """The question a backup scheduler asks. None stands for any installation, any project."""
 

@@ -9,6 +9,7 @@ leads upstream. Whatever goes wrong becomes a refusal in one place, in the regis
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -25,9 +26,8 @@ from relproxy.errors import (
     BadRequestError,
     MethodNotAllowedError,
     NotFoundError,
+    NothingSentError,
     RegistryGarbageError,
-    RegistryTimeoutError,
-    RegistryUnreachableError,
     RelproxyError,
     UnauthenticatedError,
 )
@@ -87,7 +87,6 @@ class Proxy:
         except RelproxyError as refusal:
             response = self._refused(request, match, refusal)
         except Exception as failure:  # noqa: BLE001 - the top of a request: logged and answered
-            _LOG.exception("request failed", extra={"target": request.head.target})
             response = self._refused(request, match, _unexpected(failure))
         self._count(match, response.head.status, time.monotonic() - started)
         return response
@@ -149,20 +148,21 @@ class Proxy:
         self, exchange: Exchange, body: bytes, capture: Capture | None
     ) -> Response:
         project = exchange.caller.project if exchange.caller else None
-        journal = self._parts.journal
-        entry = await journal.begin(Intent(exchange.registry, project, capture))
+        entry = await self._parts.journal.begin(Intent(exchange.registry, project, capture))
         try:
             response = await self._forward(exchange, body)
             answer = await whole_response(response, max_bytes=self._parts.limits.max_page_bytes)
-        except (RegistryUnreachableError, RegistryTimeoutError, RegistryGarbageError) as failure:
-            await self._doubt(entry, failure.sentence)
+        except (NothingSentError, BadRequestError):
+            await self._abandon(entry)
+            raise
+        except (Exception, asyncio.CancelledError) as failure:
+            await self._doubt(entry, repr(failure))
             raise
         status = response.head.status
         if status == HTTPStatus.CREATED:
             return await self._completed(exchange, entry, response.head, answer)
         if 300 <= status < 500:
-            await journal.abandon(entry)
-            self._parts.metrics.records.labels(exchange.registry, "abandoned").inc()
+            await self._abandon(entry)
         else:
             # Not abandoned: the registry may have made the image.
             await self._doubt(entry, f"the registry answered {status}")
@@ -186,6 +186,10 @@ class Proxy:
             return response
         headers = response.head.headers.with_added(("X-Relproxy-Record", delivery.value))
         return Response(ResponseHead(head.status, head.reason, headers), answer)
+
+    async def _abandon(self, entry: Entry) -> None:
+        self._parts.metrics.records.labels(entry.intent.registry, "abandoned").inc()
+        await self._parts.journal.abandon(entry)
 
     async def _doubt(self, entry: Entry, reason: str) -> None:
         self._parts.metrics.records.labels(entry.intent.registry, "in_doubt").inc()
@@ -283,11 +287,14 @@ class Proxy:
             "request refused",
             extra={
                 "request_id": request_id,
+                "method": request.head.method,
+                "target": request.head.target,
                 "route": route.name if route else None,
                 "status": refusal.status,
                 "reason": refusal.sentence,
                 "cause": repr(refusal.__cause__) if refusal.__cause__ else None,
             },
+            exc_info=refusal.__cause__ if refusal.status == RelproxyError.status else None,
         )
         return refusal_response(dialect, request.head.headers, refusal, request_id)
 

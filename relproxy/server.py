@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from relproxy.errors import RegistryGarbageError, RelproxyError
 from relproxy.messages import Headers, Request, RequestHead, Response
@@ -28,17 +30,69 @@ _BODYLESS = frozenset({204, 304})
 Respond = Callable[[Request], Awaitable[Response]]
 
 
-def make_server(respond: Respond, *, listener: str, metrics: Metrics) -> web.Server:
+class InFlight:
+    """The requests of every listener whose answer is not finished."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._gauge = metrics.requests_in_progress
+        self._count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+        self.is_draining = False
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Count one request for as long as it lasts."""
+        self._count += 1
+        self._none.clear()
+        self._gauge.inc()
+        try:
+            yield
+        finally:
+            self._gauge.dec()
+            self._count -= 1
+            if not self._count:
+                self._none.set()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Close each connection with its answer from now on, and wait until none is under way."""
+        self.is_draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._none.wait()
+
+
+class _WithoutForeignBytes(logging.Filter):
+    """Keeps what a client sent out of the log: aiohttp quotes a header that is too long."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        failure = record.exc_info[1] if record.exc_info else None
+        if isinstance(failure, HttpProcessingError):
+            record.msg, record.args = "request is not HTTP", None
+            record.reason, record.exc_info = type(failure).__name__, None
+        return True
+
+
+_SERVER_LOG = logging.getLogger(f"{__name__}.http")
+_SERVER_LOG.addFilter(_WithoutForeignBytes())
+
+
+def make_server(respond: Respond, *, listener: str, in_flight: InFlight) -> web.Server:
     """Return the protocol factory of one listener. It must be made inside the running loop."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        with metrics.requests_in_progress.track_inprogress():
-            return await _exchanged(request, respond, listener)
+        with in_flight.one():
+            response = await respond(Request(_head(request, listener), _Body(request)))
+            try:
+                return await _sent(request, response, may_keep_alive=not in_flight.is_draining)
+            finally:
+                await response.aclose()
 
     return web.Server(
         handle,
         handler_cancellation=True,
         access_log=None,
+        logger=_SERVER_LOG,
         auto_decompress=False,
         max_line_size=_MAX_LINE_BYTES,
         max_field_size=_MAX_LINE_BYTES,
@@ -87,16 +141,6 @@ class _SentResponse(web.StreamResponse):
         """Do nothing: the end has been written."""
 
 
-async def _exchanged(
-    request: web.BaseRequest, respond: Respond, listener: str
-) -> web.StreamResponse:
-    response = await respond(Request(_head(request, listener), _Body(request)))
-    try:
-        return await _sent(request, response)
-    finally:
-        await response.aclose()
-
-
 def _head(request: web.BaseRequest, listener: str) -> RequestHead:
     return RequestHead(
         method=request.method,
@@ -116,14 +160,17 @@ def _expects_continue(request: web.BaseRequest) -> bool:
     return request.version >= (1, 1) and request.headers.get("Expect", "").lower() == "100-continue"
 
 
-async def _sent(request: web.BaseRequest, response: Response) -> web.StreamResponse:
+async def _sent(
+    request: web.BaseRequest, response: Response, *, may_keep_alive: bool
+) -> web.StreamResponse:
     """Write the whole response; a body that breaks off breaks the connection off too."""
     has_body = request.method != "HEAD" and response.head.status not in _BODYLESS
     has_length = response.head.headers.first("Content-Length") is not None
     is_chunked = has_body and not has_length and request.version >= (1, 1)
     # A request body that wasn't read to its end leaves the connection in the middle of it.
     keeps_alive = (
-        request.keep_alive
+        may_keep_alive
+        and request.keep_alive
         and (is_chunked or has_length or not has_body)
         and (not request.body_exists or request.content.is_eof() or not _expects_continue(request))
     )
@@ -170,10 +217,3 @@ def _rendered(response: Response, *, is_chunked: bool, keeps_alive: bool) -> byt
     if b"\n" in whole.replace(b"\r\n", b"") or b"\0" in whole:
         raise RegistryGarbageError("The registry's answer has a broken header.")
     return whole + b"\r\n\r\n"
-
-
-async def close_gracefully(server: web.Server, timeout_s: float) -> None:
-    """Let running requests finish, then close every connection."""
-    server.pre_shutdown()
-    deadline = asyncio.get_running_loop().time() + timeout_s
-    await server.shutdown(max(0.0, deadline - asyncio.get_running_loop().time()))

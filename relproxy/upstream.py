@@ -18,6 +18,7 @@ from relproxy.config import Timeouts
 from relproxy.endpoints import Endpoint, Endpoints
 from relproxy.errors import (
     BadRequestError,
+    NothingSentError,
     RegistryGarbageError,
     RegistryTimeoutError,
     RegistryUnreachableError,
@@ -30,7 +31,7 @@ _READ_BUFFER_BYTES = 1024**2
 _AUTOMATIC_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 # Header fields that a registry may send: Location and metadata of v1 are long.
 _MAX_FIELD_BYTES = 64 * 1024
-_SAFE_TO_TRY_AGAIN = frozenset({"GET", "HEAD"})
+_NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 def open_session(timeouts: Timeouts) -> aiohttp.ClientSession:
@@ -69,16 +70,15 @@ class Upstream:
     ) -> Response:
         """Send one request and return its answer as soon as its head is there.
 
-        Raises `RegistryUnreachableError`, `RegistryTimeoutError` or `RegistryGarbageError`.
+        Raises `NothingSentError`, `RegistryUnreachableError`, `RegistryTimeoutError` or
+        `RegistryGarbageError`; `BadRequestError` if a header can't be sent as it came.
         """
         with self._counted():
-            endpoints = self._endpoints.by_preference()
-            if body is None and method in _SAFE_TO_TRY_AGAIN:
-                for endpoint in endpoints[:-1]:
-                    with contextlib.suppress(aiohttp.ClientConnectorError):
-                        return await self._sent(endpoint, method, target, headers, None)
-                endpoints = endpoints[-1:]
-            return await self._sent(endpoints[0], method, target, headers, body)
+            for endpoint in self._endpoints.by_preference():
+                with contextlib.suppress(*_NO_CONNECTION):
+                    return await self._sent(endpoint, method, target, headers, body)
+        self._metrics.upstream_errors.labels(self.name, "unreachable").inc()
+        raise NothingSentError("The registry can't be reached.")
 
     async def _sent(
         self,

@@ -32,6 +32,7 @@ class Health:
         self._store = store
         self._upstreams = upstreams
         self._probe_s = probe_s
+        self.is_draining = False
 
     async def healthz(self, _: web.Request) -> web.Response:
         """Say that the process is alive."""
@@ -50,9 +51,11 @@ class Health:
         store, *found = await asyncio.gather(
             self._store_health(), *(self._registry_health(name) for name in names)
         )
-        is_ready = store.is_ready and any(health.is_ready for health in found)
+        has_registry = any(health.is_ready for health in found)
+        is_ready = store.is_ready and has_registry and not self.is_draining
+        status = "draining" if self.is_draining else "ready" if is_ready else "not ready"
         body = {
-            "status": "ready" if is_ready else "not ready",
+            "status": status,
             "store": _shown(store),
             "registries": {n: _shown(health) for n, health in zip(names, found, strict=True)},
         }

@@ -42,6 +42,8 @@ def _given(request: web.Request) -> dict[str, str]:
             raise BadRequestError(f"There is no parameter '{name}'; known: {known}.")
         if len(request.query.getall(name)) > 1:
             raise BadRequestError(f"The parameter '{name}' is given more than once: send it once.")
+        if not request.query[name]:
+            raise BadRequestError(f"The parameter '{name}' is empty: leave it out, or say which.")
     return dict(request.query)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from relproxy.config_file import load_configuration
+from relproxy.config_file import load_configuration, warnings
 from relproxy.errors import ConfigurationError
 
 
@@ -23,6 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigurationError as failure:
         print(*failure.problems, sep="\n")
         return 1
+    for warning in warnings(configuration):
+        print(f"{arguments.config}: warning: {warning}")
     routes, registries = len(configuration.routes), len(configuration.registries)
     print(f"{arguments.config}: fine: {routes} route(s) to {registries} registry(ies).")
     return 0

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 from pathlib import Path
 
 from relproxy.app import running
 from relproxy.config import Configuration
-from relproxy.config_file import load_configuration
+from relproxy.config_file import load_configuration, warnings
 from relproxy.errors import RelproxyError
 from relproxy.logs import write_log
+
+_LOG = logging.getLogger(__name__)
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,4 +43,6 @@ async def _serve(configuration: Configuration) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with running(configuration):
+        for warning in warnings(configuration):
+            _LOG.warning("configuration", extra={"reason": warning})
         await stopped.wait()

@@ -83,7 +83,9 @@ class GlanceV2:
         if _overrides_method(target.query):
             raise BadRequestError("The parameter '_method' is not taken: send the method itself.")
         segments = _versioned(target.segments, headers)
-        rows = matching_rows(segments)
+        # Glance redirects /v2 to /v2/, and has nothing there: the two must not become one.
+        is_redirected = segments == ("v2",) and target.has_trailing_slash
+        rows = () if is_redirected else matching_rows(segments)
         path = canonical_path(_as_sent(target.segments, segments))
         for row in rows:
             if row.method == method:

@@ -33,6 +33,7 @@ class Target:
     query: str
     segments: tuple[str, ...]
     authority: str | None = None
+    has_trailing_slash: bool = False
 
     @property
     def path(self) -> str:
@@ -60,7 +61,7 @@ def parse_target(raw: str) -> Target:
     segments = tuple(segment for segment in decoded.split("/") if segment)
     if _CONTROL.search(decoded) or not {".", ".."}.isdisjoint(segments):
         raise BadRequestError("The path has dot segments or control characters: send it resolved.")
-    return Target(raw_path, query, segments, authority)
+    return Target(raw_path, query, segments, authority, decoded.endswith("/"))
 
 
 def _origin_form(raw: str) -> tuple[str | None, str]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from relproxy.model import CreatedImage, ImageRecord, InstanceQuery, Intent, Ownership
+from relproxy.model import CreatedImage, ImageKey, ImageRecord, InstanceQuery, Intent, Ownership
 
 
 class OwnerLookup(Protocol):
@@ -24,8 +24,8 @@ class OwnerLookup(Protocol):
 class ImageLookup(Protocol):
     """Which images?"""
 
-    async def images_of_instance(self, registry: str, query: InstanceQuery) -> Sequence[str]:
-        """Return the ids of an instance's images in one registry, newest record first.
+    async def images_of_instance(self, registry: str, query: InstanceQuery) -> Sequence[ImageKey]:
+        """Return an instance's images in one registry, newest record first.
 
         Raises `StoreUnavailableError`.
         """

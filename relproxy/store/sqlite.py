@@ -11,7 +11,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
@@ -19,7 +19,7 @@ from pathlib import Path
 import aiosqlite
 
 from relproxy.errors import BadRequestError, StoreUnavailableError
-from relproxy.model import Capture, Grade, ImageRecord, Instance, InstanceQuery, Ownership
+from relproxy.model import Capture, Grade, ImageKey, ImageRecord, Instance, InstanceQuery, Ownership
 from relproxy.store.base import RelationPage, RelationQuery
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,11 +48,11 @@ ORDER BY sequence
 """
 
 _IMAGES_OF_INSTANCE = """
-SELECT image_id FROM image_record
+SELECT image_id, created_at FROM image_record
 WHERE registry = :registry AND instance_id = :instance_id
   AND (:installation IS NULL OR installation = :installation)
   AND (:project IS NULL OR project = :project)
-GROUP BY image_id ORDER BY MAX(sequence) DESC
+ORDER BY sequence DESC
 """
 
 _IMAGES_OF_PROJECT = """
@@ -90,12 +90,18 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Open the file, make it durable, and apply the schema versions that it lacks."""
-        with _translated():
+        try:
+            # First without aiosqlite: its thread outlives a connection that can't be opened, and
+            # then writes a traceback of its own.
+            await asyncio.to_thread(_probe, self._path)
             self._writer = await self._connected()
             await self._writer.execute("PRAGMA journal_mode = WAL")
             await _migrate(self._writer)
             self._reader = await self._connected()
             await self._reader.execute("PRAGMA query_only = ON")
+        except (sqlite3.Error, OSError) as failure:
+            reason = f"The store {self._path} can't be opened: {failure}."
+            raise StoreUnavailableError(reason) from failure
 
     async def close(self) -> None:
         """Close both connections; harmless if they never opened."""
@@ -126,7 +132,7 @@ class SqliteStore:
             rows = await reader.execute_fetchall(_OWNERS, (registry, json.dumps(list(image_ids))))
         return {image_id: Ownership(project, created) for image_id, project, created in rows}
 
-    async def images_of_instance(self, registry: str, query: InstanceQuery) -> Sequence[str]:
+    async def images_of_instance(self, registry: str, query: InstanceQuery) -> Sequence[ImageKey]:
         """Look an instance's images up by their index."""
         parameters = {
             "registry": registry,
@@ -136,7 +142,7 @@ class SqliteStore:
         }
         async with self._connection(self._reader) as reader:
             rows = await reader.execute_fetchall(_IMAGES_OF_INSTANCE, parameters)
-        return [row[0] for row in rows]
+        return [ImageKey(image_id, created_at) for image_id, created_at in rows]
 
     async def images_of_project(
         self, registry: str, project: str, *, at_most: int
@@ -153,7 +159,7 @@ class SqliteStore:
         self, query: RelationQuery, *, limit: int, cursor: str | None
     ) -> RelationPage:
         """Walk the records backwards by their sequence, which is the cursor."""
-        asked = {name: getattr(query, name) for name in _NARROWED if getattr(query, name)}
+        asked = {n: value for n in _NARROWED if (value := getattr(query, n)) is not None}
         statement = _RELATIONS.format(narrowed=" ".join(_NARROWED[name] for name in asked))
         parameters = {"before": _sequence(cursor), "limit": limit + 1, **asked}
         async with self._connection(self._reader) as reader:
@@ -186,6 +192,11 @@ def _translated() -> Iterator[None]:
     except (sqlite3.Error, OSError, ValueError) as failure:
         # ValueError is how aiosqlite says that a connection was closed.
         raise StoreUnavailableError("The store can't be read or written now.") from failure
+
+
+def _probe(path: Path) -> None:
+    with closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S)) as connection:
+        connection.execute("PRAGMA schema_version").fetchone()
 
 
 async def _migrate(connection: aiosqlite.Connection) -> None:

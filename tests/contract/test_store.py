@@ -135,7 +135,7 @@ async def test_images_of_an_instance_by_installation_and_project(store: Store) -
 
     async def ask(installation: str | None, project: str | None) -> list[str]:
         query = InstanceQuery("123", installation, project)
-        return list(await store.images_of_instance("glance", query))
+        return [image.id for image in await store.images_of_instance("glance", query)]
 
     assert await ask(EAST, "alice") == ["f", "a"]
     assert await ask(None, "alice") == ["f", "c", "a"]

@@ -100,6 +100,9 @@ async def test_relations_are_paged_with_a_cursor(second_wall: Client) -> None:
         "project=a&cursor=99999999999999999999",
         "project=a&project=b",
         "projects=a",
+        "project=",
+        "instance_id=",
+        "project=a&image_id=",
     ],
 )
 async def test_a_question_that_makes_no_sense_is_400_with_a_sentence(

@@ -193,8 +193,27 @@ async def test_the_next_endpoint_is_tried_only_where_nothing_was_sent(
     client = await serve(registries=[settings | {"endpoints": [away, recorder.url]}])
     for _ in range(4):
         assert (await client.get("/v2/schemas/x")).status == 200
-    statuses = {(await client.post("/v2/images", json={"name": "x"})).status for _ in range(4)}
-    assert 502 in statuses
+    for number in range(4):
+        seen = len(recorder.received)
+        answer = await client.post("/v2/schemas/x", data=f"body {number}".encode())
+        assert answer.status == 200
+        (sent,) = recorder.received[seen:]
+        assert sent.endswith(f"body {number}".encode())
+    recorder.answer = b""
+    recorder.closes = True
+    seen = len(recorder.received)
+    for method in ("GET", "POST"):
+        assert (await client.call(method, "/v2/schemas/x")).status == 502
+    assert len(recorder.received) == seen + 2
+
+
+async def test_a_create_that_reached_no_endpoint_is_not_in_doubt(serve: Serve) -> None:
+    client = await serve(registries=[registry(f"http://127.0.0.1:{free_port()}", "registry")])
+    created = await client.create("x", "alice", fields={"instance_id": "1"})
+    assert created.status == 502
+    counted = 'relproxy_records_total{registry="glance",result="%s"}'
+    assert await client.metric(counted % "in_doubt") == 0
+    assert await client.metric(counted % "abandoned") == 1
 
 
 @pytest.mark.parametrize(
@@ -257,8 +276,9 @@ async def test_a_chunked_body_that_breaks_off_has_no_last_chunk(
 
 
 async def test_a_client_that_leaves_takes_its_upstream_connection_with_it(
-    client: Client, recorder: Recorder
+    serve: Serve, recorder: Recorder
 ) -> None:
+    client = await serve(registries=[registry(recorder.url, "registry")], timeouts={"read_s": 600})
     recorder.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nsome"
     host, _, port = client.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))

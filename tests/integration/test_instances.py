@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from lab.stand_in import StandIn
 from tests.integration.conftest import EAST, WEST, Client, Serve, Wall, registry
@@ -74,6 +75,19 @@ async def test_the_question_is_pushed_down_as_the_registrys_own_id_filter(
     (asked,) = trusting.requests
     assert asked.target == f"/v2/images?id=in:{created.json()['id']}&limit=8"
     assert answer.json()["first"] == "/v2/images?instance_id=123&limit=7"
+
+
+async def test_a_registry_that_ignores_the_filter_does_not_widen_the_answer(
+    second_wall: Client, trusting: StandIn
+) -> None:
+    await second_wall.create("of-instance", "alice", headers=of("123"))
+    await second_wall.create("mine-too", "alice")
+    rows = list(trusting.images.values())
+    trusting.faults.garbage = json.dumps({"images": rows, "first": "/v2/images"}).encode()
+    asked = await second_wall.get("/v2/images?instance_id=123", project="alice")
+    assert asked.names == ["of-instance"]
+    unknown = await second_wall.get("/v2/images?instance_id=999", project="alice")
+    assert unknown.names == []
 
 
 async def test_filters_and_sorting_combine_with_an_instance(second_wall: Client) -> None:

@@ -33,6 +33,8 @@ ACCEPTS = (
 METHODS = ("GET", "GET", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 QUERIES = (
     "", "limit=1", "limit=1000", "visibility=private", "visibility=all", "owner=bob", "_method=GET",
+    "_method=DELETE",
+    "_method=PUT",
     "%5fmethod=GET", "x;_method=GET", "name=" + SECRET, "status=queued", "member_status=all",
     "os_hidden=false", "marker={id}", "id={id}", "id=in:{id}", "instance_id=123", "sort=name",
 )  # fmt: skip
@@ -52,7 +54,8 @@ def encoded(choose: random.Random, text: str) -> str:
     return spelled
 
 
-def random_request(choose: random.Random, image_id: str) -> bytes:
+def random_request(choose: random.Random, image_ids: tuple[str, str]) -> bytes:
+    image_id = choose.choice(image_ids)
     pieces = [choose.choice((*PIECES, image_id, image_id)) for _ in range(choose.randint(0, 5))]
     if choose.random() < 0.6:
         pieces[:0] = ["v2", "images"]
@@ -85,18 +88,20 @@ async def test_no_random_request_reads_or_changes_a_foreign_image(
 ) -> None:
     choose = random.Random(seed)
     secret = wall.glance.add_image(name=SECRET, owner="bob", visibility="private")
-    before = dict(secret)
+    public = wall.glance.add_image(name="public", owner="ops", visibility="public")
+    before = [dict(secret), dict(public)]
+    ids = (secret["id"], public["id"])
     wall.glance.trusting = False  # A registry that shows and allows everything.
     statuses: dict[int, int] = {}
-    for _ in range(400 * effort):
-        request = random_request(choose, secret["id"])
+    for _ in range(600 * effort):
+        request = random_request(choose, ids)
         if request.startswith((b"GET", b"HEAD", b"OPTIONS")) or wall.name == "only_wall":
             answer = await exchanged(wall.client.url, request)
             if wall.name == "only_wall" or b"/images/" not in request.partition(b"\r\n")[0]:
                 assert SECRET.encode() not in without_echo(answer), (seed, request)
             status = int(answer[9:12])
             statuses[status] = statuses.get(status, 0) + 1
-    assert wall.glance.images[secret["id"]] == before, seed
+    assert [wall.glance.images.get(image_id) for image_id in ids] == before, seed
     assert {200, 404} <= set(statuses), statuses
 
 

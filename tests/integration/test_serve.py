@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,39 @@ def test_a_store_that_can_not_be_opened_is_a_sentence_and_exit_1(tmp_path: Path)
     file.write_text(yaml.safe_dump(configuration))
     finished = run("serve", "--config", str(file))
     assert finished.returncode == 1
-    assert "store" in finished.stderr
+    last = finished.stderr.splitlines()[-1]
+    assert (
+        last == f"The store {tmp_path}/missing/r.db can't be opened: unable to open database file."
+    )
     assert "Traceback" not in finished.stderr
+
+
+async def test_an_upload_under_way_arrives_whole_though_relproxy_is_told_to_stop(
+    tmp_path: Path, noauth: StandIn
+) -> None:
+    relproxy = Relproxy(tmp_path / "relproxy", settings(noauth.url), free_port(), free_port())
+    await asyncio.to_thread(relproxy.start)
+    try:
+        image_id = noauth.add_image(name="big")["id"]
+        stopping = asyncio.Event()
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"first half, "
+            await stopping.wait()
+            yield b"second half"
+
+        url = f"{relproxy.url}/v2/images/{image_id}/file"
+        async with aiohttp.ClientSession() as session:
+            upload = asyncio.create_task(_put(session, url, pieces()))
+            await noauth.await_requests(1)
+            os.kill(relproxy.pid, signal.SIGTERM)
+            await _refused(relproxy.port)
+            stopping.set()
+            assert await upload == 204
+        assert noauth.requests[-1].length == len(b"first half, second half")
+    finally:
+        status = await asyncio.to_thread(relproxy.stop)
+    assert status == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -97,6 +129,11 @@ async def test_a_signal_lets_the_running_request_finish(
 
 async def _status(session: aiohttp.ClientSession, url: str) -> int:
     async with session.get(url) as answer:
+        return answer.status
+
+
+async def _put(session: aiohttp.ClientSession, url: str, body: AsyncIterator[bytes]) -> int:
+    async with session.put(url, data=body) as answer:
         return answer.status
 
 
