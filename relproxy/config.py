@@ -7,17 +7,25 @@ setting; a test keeps the two together.
 
 from __future__ import annotations
 
+import re
 import uuid
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from relproxy import networks
+from relproxy.errors import BadRequestError
 from relproxy.filters.target import parse_target
 from relproxy.model import Tenancy
-from relproxy.networks import Network
+
+
+def _network(value: object) -> object:
+    try:
+        return ip_network(str(value))
+    except ValueError:
+        raise ValueError("should be a network such as 10.0.0.0/8, without host bits set") from None
 
 
 def _bind(value: str) -> str:
@@ -42,11 +50,9 @@ def _loopback(value: str) -> str:
 
 
 def _endpoint(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/"):
-        raise ValueError("should be http://HOST:PORT without a path")
-    if parts.query or parts.fragment or parts.username or parts.password:
-        raise ValueError("should be http://HOST:PORT and nothing more")
+    match = _ENDPOINT.fullmatch(value)
+    if match is None or int(match["port"] or 0) > 65535:
+        raise ValueError("should be http://HOST:PORT, and nothing behind it")
     return value.rstrip("/")
 
 
@@ -60,11 +66,18 @@ def _installation(value: str) -> str:
 
 
 def _prefix(value: str) -> str:
-    canonical = parse_target(value).path if value.startswith("/") else None
-    if canonical in {None, "/"} or canonical != value:
+    try:
+        canonical = parse_target(value).path
+    except BadRequestError:
+        canonical = "/"
+    if canonical == "/" or canonical != value:
         raise ValueError("should be a path such as /east: a leading slash, none at the end")
     return value
 
+
+_ENDPOINT = re.compile(
+    r"https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(:(?P<port>[0-9]{1,5}))?/?"
+)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$")]
@@ -73,8 +86,9 @@ LoopbackBind = Annotated[str, AfterValidator(_loopback)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 InstallationUUID = Annotated[str, AfterValidator(_installation)]
 PathPrefix = Annotated[str, AfterValidator(_prefix)]
+Network = Annotated[networks.Network, BeforeValidator(_network)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]
 
 
 class _Section(BaseModel):
@@ -135,6 +149,12 @@ class MetadataHeaderNames(_Section):
     instance: HeaderName = Field(
         default="X-Nova-Instance-ID", description="Header with the instance's id."
     )
+
+    @model_validator(mode="after")
+    def _are_two(self) -> Self:
+        if self.installation.lower() == self.instance.lower():
+            raise ValueError("installation and instance have to be two headers")
+        return self
 
 
 class Store(_Section):
@@ -217,7 +237,7 @@ class Limits(_Section):
         default=40,
         description="Upstream requests for one list before it is refused with 503.",
     )
-    max_upstream_target_bytes: Annotated[int, Field(ge=1000)] = Field(
+    max_upstream_target_bytes: Annotated[int, Field(ge=1000, strict=True)] = Field(
         default=8000,
         description="Bytes of a path and query sent to a registry: gunicorn takes 8190, uWSGI as "
         "much as its buffer-size.",

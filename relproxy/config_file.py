@@ -8,8 +8,8 @@ another.
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,10 @@ def _checked(text: str, name: str) -> Configuration:
     if not isinstance(tree, dict) or node is None:
         raise ConfigurationError((f"{name}: should be a mapping of settings.",))
     lines: dict[PathParts, int] = {}
-    problems = list(_walk(node, (), lines))
+    try:
+        problems = list(_walk(node, (), lines))
+    except RecursionError as failure:
+        raise ConfigurationError((f"{name}: an alias contains itself.",)) from failure
     configuration, invalid = _validated(tree)
     problems += invalid
     problems += _between_settings(tree)
@@ -75,7 +78,7 @@ def _checked(text: str, name: str) -> Configuration:
 
 def _syntax_problem(failure: Exception) -> str:
     mark = getattr(failure, "problem_mark", None)
-    what = getattr(failure, "problem", None) or str(failure)
+    what = getattr(failure, "problem", None) or " ".join(str(failure).split())
     where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
     return f"{where}: is not YAML: {what}."
 
@@ -119,10 +122,6 @@ def _problem(detail: ErrorDetails) -> _Problem:
         return path, "should have at least one item"
     if kind == "extra_forbidden":
         return path, f"is not a setting{_suggestion(path)}"
-    if kind.startswith("ip_"):
-        return path[:-1] if path[-1] in {"IPv4Network", "IPv6Network"} else path, (
-            f"should be a network such as 10.0.0.0/8, without host bits set: {detail['input']!r}"
-        )
     sentence = detail["msg"].removeprefix("Value error, ")
     sentence = sentence.removeprefix("Input ")
     return path, f"{sentence} (it is {_shown(detail['input'])})"
@@ -181,13 +180,19 @@ def _names(tree: dict[str, Any], kind: str) -> list[str]:
 
 
 def _repeated(tree: dict[str, Any], kind: str, setting: str) -> Iterator[_Problem]:
-    values = [item.get(setting) for item in _mappings(tree, kind)]
-    spelled = [str(value).lower() for value in values]
-    counts = Counter(spelled)
-    for index, value in enumerate(values):
-        first = spelled.index(spelled[index])
-        if value is not None and counts[spelled[index]] > 1 and first != index:
+    firsts: dict[str, int] = {}
+    for index, item in enumerate(_mappings(tree, kind)):
+        value = item.get(setting)
+        if value is None or (setting == "bind" and str(value).endswith(":0")):
+            continue  # Port 0 is a free one each time.
+        first = firsts.setdefault(_folded(value, setting), index)
+        if first != index:
             yield (kind, index, setting), f"'{value}' is also that of {kind}[{first}]"
+
+
+def _folded(value: object, setting: str) -> str:
+    text = str(value).lower()
+    return text.replace("-", "") if setting == "uuid" else text
 
 
 def _limits(registry: dict[str, Any], index: int) -> Iterator[_Problem]:
@@ -215,10 +220,33 @@ def _unreachable(tree: dict[str, Any]) -> Iterator[_Problem]:
     routes = _mappings(tree, "routes")
     for index, route in enumerate(routes):
         for earlier, other in enumerate(routes[:index]):
-            asked = {c: other[c] for c in _CONDITIONS if other.get(c) is not None}
-            if all(route.get(c) == value for c, value in asked.items()):
+            if all(_covers(condition, other, route) for condition in _CONDITIONS):
                 yield ("routes", index), f"never matches: routes[{earlier}] before it takes it all"
                 break
+
+
+def _covers(condition: str, earlier: dict[str, Any], later: dict[str, Any]) -> bool:
+    """Tell whether the earlier route takes all that this condition of the later one lets in."""
+    wide, narrow = earlier.get(condition), later.get(condition)
+    if wide is None or wide == narrow:
+        return True
+    if narrow is None:
+        return False
+    if condition == "path_prefix":
+        return str(narrow).startswith(f"{wide}/")
+    return condition == "network" and _is_within(str(narrow), str(wide))
+
+
+def _is_within(narrow: str, wide: str) -> bool:
+    try:
+        inner, outer = ip_network(narrow), ip_network(wide)
+    except ValueError:
+        return False
+    if isinstance(inner, IPv4Network) and isinstance(outer, IPv4Network):
+        return inner.subnet_of(outer)
+    if isinstance(inner, IPv6Network) and isinstance(outer, IPv6Network):
+        return inner.subnet_of(outer)
+    return False
 
 
 def _rendered(name: str, problems: list[_Problem], lines: _Lines) -> Iterator[str]:

@@ -107,15 +107,17 @@ class Pager:
     ) -> Sequence[Row]:
         """Let the registry sort the candidates; return those whose place is certain.
 
-        Returns none if every end of a stream was deleted meanwhile: that round proved nothing.
+        Returns none if the end of a stream was deleted meanwhile: that round proved nothing.
         """
         if not ids:
             return ()
         page = await self._page(query.within("id", f"in:{','.join(ids)}"), len(ids), None)
         if not frontier:
             return page.rows
-        ends = (index for index, row in enumerate(page.rows) if row.facts.id in frontier)
-        return page.rows[: next(ends, -1) + 1]
+        ends = [index for index, row in enumerate(page.rows) if row.facts.id in frontier]
+        if len(ends) < len(frontier):
+            return ()
+        return page.rows[: ends[0] + 1]
 
     async def _page(self, query: ListQuery, limit: int, marker: str | None) -> Page:
         self._budget.spend()

@@ -31,6 +31,7 @@ from relproxy.filters.json_edit import (
     strict_document,
 )
 from relproxy.filters.links import prefixed_url
+from relproxy.filters.negotiation import preferred
 from relproxy.filters.query import ListQuery, shown_query
 from relproxy.filters.target import Target, canonical_path
 from relproxy.filters.visibility import ImageFacts
@@ -152,7 +153,7 @@ class GlanceV2:
             envelope = shallow_object(body)
             raws = _ROWS.decode(envelope["images"])
             following = decoded_value(envelope["next"]) if "next" in envelope else None
-        except (NotJSONError, KeyError, msgspec.DecodeError) as failure:
+        except (NotJSONError, KeyError, msgspec.DecodeError, RecursionError) as failure:
             raise RegistryGarbageError("The registry's answer is not an image list.") from failure
         rows = tuple(Row(_facts(bytes(raw)), bytes(raw)) for raw in raws)
         return Page(rows, _marker_in(following), envelope)
@@ -194,16 +195,17 @@ class GlanceV2:
     def refusal(self, status: int, sentence: str, accept: str) -> tuple[str, bytes]:
         """Render an error as WebOb does for Glance: by Accept, and as plain text without one."""
         title = HTTPStatus(status).phrase
-        if not accept or accept.lower().startswith("text/plain"):
+        media_type = preferred(accept, ("text/html", "application/json"))
+        if media_type is None:
             return "text/plain; charset=UTF-8", f"{status} {title}\n\n{sentence}\n\n   ".encode()
-        explanation = html.escape(sentence, quote=False)
-        if "application/json" in accept.lower():
+        if media_type == "application/json":
             document = {
-                "message": f"{explanation}<br /><br />\n\n\n",
+                "message": f"{sentence}<br /><br />\n\n\n",
                 "code": f"{status} {title}",
                 "title": title,
             }
-            return "application/json", json.dumps(document).encode()
+            return media_type, json.dumps(document).encode()
+        explanation = html.escape(sentence)
         heading = f"<title>{status} {title}</title>\n </head>\n <body>\n  <h1>{status} {title}</h1>"
         text = f"<html>\n <head>\n  {heading}\n  {explanation}<br /><br />\n\n\n\n </body>\n</html>"
         return "text/html; charset=UTF-8", text.encode()
@@ -309,7 +311,7 @@ def _facts(raw: bytes) -> ImageFacts:
         image = _LISTED_IMAGE.decode(raw)
         if not _is_unambiguous(raw):
             document_without_repeats(raw)
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return _HIDDEN
     return ImageFacts(image.id, image.owner, image.visibility, image.created_at)
 
@@ -336,12 +338,15 @@ def _link(query: str) -> Raw:
 def _marker_in(following: object) -> str | None:
     if following is None:
         return None
-    markers = (
-        parse_qs(urlsplit(following).query).get("marker") if isinstance(following, str) else None
-    )
-    if not markers:
-        raise RegistryGarbageError("The registry's link to the next page names no image.")
-    return markers[-1]
+    try:
+        markers = (
+            parse_qs(urlsplit(following).query)["marker"] if isinstance(following, str) else []
+        )
+        return markers[-1]
+    except (ValueError, LookupError) as failure:
+        raise RegistryGarbageError(
+            "The registry's link to the next page names no image."
+        ) from failure
 
 
 def _prefixed(value: Any, prefix: str) -> Any:  # noqa: ANN401 - JSON

@@ -10,7 +10,7 @@ from relproxy.model import Caller
 
 # RFC 9110, section 7.6.1, with the older fields that name hop-by-hop things; Trailer because
 # trailers are dropped (section 6.5 allows it).
-_HOP_BY_HOP = (
+_HOP_BY_HOP: tuple[str, ...] = (
     "Connection",
     "Keep-Alive",
     "Proxy-Authenticate",
@@ -21,6 +21,10 @@ _HOP_BY_HOP = (
     "Transfer-Encoding",
     "Upgrade",
 )
+
+# A WSGI server on the same host may take these from a header of its front, and route by them:
+# gunicorn does (its setting forwarder_headers), and then any path may be any other.
+_PATH_OVERRIDES = ("SCRIPT_NAME", "PATH_INFO")
 
 # What Connection must never name: the field would be lost, and the message with it.
 _END_TO_END = frozenset(map(folded, ("Host", "Content-Length", "Content-Type", "Expect")))
@@ -96,7 +100,15 @@ def upstream_headers(headers: Headers, *, own: Iterable[str]) -> Headers:
         raise BadRequestError("The header 'Connection' names a field that is not hop-by-hop.")
     if named & frozenset(map(folded, IDENTITY_HEADERS)):
         raise BadRequestError("The header 'Connection' names an identity header.")
-    return headers.without((*_HOP_BY_HOP, "Expect", *named, *IDENTITY_HEADERS, *own))
+    gone: tuple[str | bytes, ...] = (
+        *_HOP_BY_HOP,
+        *_PATH_OVERRIDES,
+        "Expect",
+        *named,
+        *IDENTITY_HEADERS,
+        *own,
+    )
+    return headers.without(gone)
 
 
 def downstream_headers(headers: Headers) -> Headers:

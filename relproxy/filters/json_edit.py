@@ -29,7 +29,7 @@ def shallow_object(body: bytes) -> dict[str, Raw]:
     """
     try:
         return _OBJECT.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as failure:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as failure:
         raise NotJSONError(str(failure)) from failure
 
 

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from relproxy.messages import Headers
 
 
 def prefixed_url(url: str, prefix: str) -> str:
     """Return an absolute URL with `prefix` before its path; any other reference as it is."""
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.scheme not in {"http", "https"} or not parts.netloc:
         return url
     return parts._replace(path=prefix + parts.path).geturl()
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", url, "", "")
+
+
+def _is_on(host: str, parts: SplitResult) -> bool:
+    # WebOb leaves out the port that a scheme has anyway.
+    port = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
+    return bool(parts.netloc) and parts.netloc.removesuffix(port) == host.removesuffix(port)
 
 
 def with_prefixed_location(headers: Headers, *, prefix: str, host: str | None) -> Headers:
@@ -26,6 +39,6 @@ def with_prefixed_location(headers: Headers, *, prefix: str, host: str | None) -
         return headers
     if location.startswith("/") and not location.startswith("//"):
         return headers.with_replaced("Location", prefix + location)
-    if urlsplit(location).netloc != host:
+    if not _is_on(host or "", _split(location)):
         return headers
     return headers.with_replaced("Location", prefixed_url(location, prefix))

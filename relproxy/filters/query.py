@@ -19,7 +19,7 @@ INSTALLATION_PARAMETER = "nova_installation_uuid"
 _REPEATABLE = frozenset({"tag", "sort_key", "sort_dir"})
 _OWN_PARAMETERS = frozenset({"limit", "marker", INSTANCE_PARAMETER, INSTALLATION_PARAMETER})
 _MAX_PARAMETERS = 100
-_DIGITS = re.compile(r"[0-9]{1,9}")
+_DIGITS = re.compile(r"[0-9]{1,100}")
 
 # An id that no record can name, for a list that must be empty but still be the registry's own.
 NO_IMAGE = str(uuid.UUID(int=0))
@@ -29,8 +29,8 @@ NO_IMAGE = str(uuid.UUID(int=0))
 class ListQuery:
     """What a list request asks for.
 
-    `shown` is every parameter but `limit` and `marker` in the client's order: what links repeat.
-    `filters` is `shown` less relproxy's own parameters: what the registry is asked.
+    `shown` is every parameter but `marker` in the client's order: what links repeat. `filters` is
+    `shown` less `limit` and relproxy's own parameters: what the registry is asked.
     """
 
     shown: Pairs
@@ -57,7 +57,7 @@ def parse_list_query(raw: str) -> ListQuery:
     given = dict(pairs)
     instance_id, installation = _instance(given)
     return ListQuery(
-        shown=tuple(pair for pair in pairs if pair[0] not in {"limit", "marker"}),
+        shown=tuple(pair for pair in pairs if pair[0] != "marker"),
         filters=tuple(pair for pair in pairs if pair[0] not in _OWN_PARAMETERS),
         limit=_limit(given.get("limit")),
         marker=given.get("marker"),
@@ -77,12 +77,8 @@ def upstream_query(query: ListQuery, *, limit: int, marker: str | None) -> str:
 
 def shown_query(query: ListQuery, *, marker: str | None) -> str:
     """Return the raw query of a link to a page, as the client would have written it."""
-    pairs = list(query.shown)
-    if query.limit is not None:
-        pairs.append(("limit", str(query.limit)))
-    if marker is not None:
-        pairs.append(("marker", marker))
-    return urlencode(pairs)
+    paging = () if marker is None else (("marker", marker),)
+    return urlencode((*query.shown, *paging))
 
 
 def _parsed(raw: str) -> Pairs:

@@ -127,6 +127,16 @@ async def test_an_image_deleted_from_the_registry_is_no_longer_listed(
     assert (await second_wall.get("/v2/images?instance_id=123", project="alice")).names == []
 
 
+async def test_an_id_created_anew_is_not_listed_under_the_instance_of_the_old_one(
+    second_wall: Client, trusting: StandIn
+) -> None:
+    image_id = (await second_wall.create("old", "alice", headers=of("123"))).json()["id"]
+    del trusting.images[image_id]
+    trusting.add_image(id=image_id, name="new", owner="alice", created_at="2031-01-01T00:00:00Z")
+    assert (await second_wall.get("/v2/images?instance_id=123", project="alice")).names == []
+    assert (await second_wall.get("/v2/images", project="alice")).names == ["new"]
+
+
 async def test_creates_of_many_clients_at_once_are_all_recorded(second_wall: Client) -> None:
     creates = [second_wall.create(f"i{n}", "alice", headers=of("123")) for n in range(30)]
     answers = await asyncio.gather(*creates)

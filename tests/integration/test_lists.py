@@ -251,7 +251,7 @@ async def test_a_next_link_repeats_the_clients_own_query(second_wall: Client) ->
         "/v2/images?os_type=linux&limit=2&sort=name:asc", project="alice"
     )
     marker = answer.json()["images"][-1]["id"]
-    assert answer.json()["first"] == "/v2/images?os_type=linux&sort=name%3Aasc&limit=2"
+    assert answer.json()["first"] == "/v2/images?os_type=linux&limit=2&sort=name%3Aasc"
     assert answer.json()["next"] == f"{answer.json()['first']}&marker={marker}"
     last = await second_wall.get(answer.json()["next"], project="alice")
     assert last.names == ["a2"]

@@ -25,6 +25,17 @@ PIECES = (
     "",
     "versions",
 )
+SHAPES: tuple[tuple[str, ...], ...] = (
+    ("v2", "images"),
+    ("v2", "images"),
+    ("images",),
+    ("v2", "images", "{id}"),
+    ("v2", "images", "{id}", "file"),
+    ("v2", "images", "{id}", "tags", "x"),
+    ("v2", "images", "{id}", "members"),
+    ("v2", "tasks"),
+    (),
+)
 ACCEPTS = (
     "*/*", "application/json", "application/vnd.openstack.images-v2",
     "application/vnd.openstack.images-v2.3", ", application/vnd.openstack.images-v2",
@@ -56,9 +67,10 @@ def encoded(choose: random.Random, text: str) -> str:
 
 def random_request(choose: random.Random, image_ids: tuple[str, str]) -> bytes:
     image_id = choose.choice(image_ids)
-    pieces = [choose.choice((*PIECES, image_id, image_id)) for _ in range(choose.randint(0, 5))]
-    if choose.random() < 0.6:
-        pieces[:0] = ["v2", "images"]
+    pieces = [piece.format(id=image_id) for piece in choose.choice(SHAPES)]
+    if choose.random() < 0.3:
+        place = choose.randint(0, len(pieces))
+        pieces[place:place] = [choose.choice((*PIECES, image_id))]
     separators = ("/", "/", "/", "/", "//", "%2f", "/./", "\\")
     path = "".join(choose.choice(separators) + encoded(choose, piece) for piece in pieces)
     query = "&".join(choose.choice(QUERIES) for _ in range(choose.randint(0, 3)))
