@@ -1,0 +1,171 @@
+"""The arrows between the rooms, and the sizes at which a room needs a wall (docs/architecture.md).
+
+Every module has a row in `ALLOWED`: a new one is refused until somebody has said where it stands.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "relproxy"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+MAX_MODULE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+# What cross rooms: everyone may import these, but for what their own rows say.
+VALUES = ("errors", "messages", "model", "networks")
+
+# Module of relproxy -> what of relproxy it may import; a row `x.*` is for all of a room's modules
+# that have none of their own, and a name stands for all that is below it. From bottom to top.
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "": (),
+    "model": (),
+    "errors": (),
+    "networks": (),
+    "messages": ("networks",),
+    "logs": (),
+    "tasks": (),
+    "endpoints": (),
+    "metrics": ("__version__",),
+    "filters.*": ("filters", *VALUES),
+    "identity.*": ("identity.base", *VALUES),
+    "store.*": ("store.base", *VALUES),
+    "config": ("filters.target", *VALUES),
+    "config_file": ("config", *VALUES),
+    "bodies": ("filters", *VALUES),
+    "upstream": ("config", "endpoints", "metrics", *VALUES),
+    "routing": ("config", "filters", *VALUES),
+    "exchange": ("filters", "routing", *VALUES),
+    "paging": ("filters", *VALUES),
+    "listing": (
+        *("bodies", "config", "exchange", "filters", "metrics", "paging", "store.base"),
+        *("upstream", *VALUES),
+    ),
+    "proxy": (
+        *("bodies", "config", "exchange", "filters", "identity.base", "listing", "metrics"),
+        *("routing", "store.base", "tasks", "upstream", *VALUES),
+    ),
+    "server": ("metrics", *VALUES),
+    "admin.*": ("admin", "filters", "metrics", "store.base", "upstream", *VALUES),
+    "app": (
+        *("admin", "config", "endpoints", "filters", "identity", "metrics", "proxy", "routing"),
+        *("server", "store", "tasks", "upstream", *VALUES),
+    ),
+    "cli.*": ("app", "config", "config_file", "logs", *VALUES),
+    "__main__": ("__version__", "cli"),
+}
+
+# Other people's package -> the modules that may import it.
+DRIVERS: dict[str, frozenset[str]] = {
+    "aiosqlite": frozenset({"store.sqlite"}),
+    "asyncpg": frozenset({"store.postgres"}),
+    "pydantic": frozenset({"config", "config_file"}),
+    "pydantic_core": frozenset({"config", "config_file"}),
+    "prometheus_client": frozenset({"metrics", "admin.listener"}),
+}
+# The flow speaks in values, not in one server's or one client's classes.
+FLOW = frozenset({"proxy", "listing", "paging", "exchange", "routing"})
+FLOW_NEVER = frozenset({"aiohttp", "aiosqlite", "asyncpg"})
+# What filters/ decides is decided on values alone: no I/O, no waiting.
+PURE_NEVER = FLOW_NEVER | {"asyncio", "socket", "sqlite3", "ssl", "threading"}
+
+
+def name_of(file: Path) -> str:
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports_of(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: {node.lineno}: imports are absolute here"
+            module = node.module or ""
+            is_package = (PACKAGE.parent / module.replace(".", "/")).is_dir()
+            yield from (f"{module}.{a.name}" if is_package else module for a in node.names)
+
+
+def ours(file: Path) -> set[str]:
+    prefix = "relproxy."
+    return {i.removeprefix(prefix) for i in imports_of(file) if i.startswith(prefix)}
+
+
+def others(file: Path) -> set[str]:
+    return {i.partition(".")[0] for i in imports_of(file) if i.partition(".")[0] != "relproxy"}
+
+
+def row_of(name: str) -> tuple[str, ...] | None:
+    if name in ALLOWED:
+        return ALLOWED[name]
+    return ALLOWED.get(f"{name.partition('.')[0]}.*")
+
+
+def is_below(name: str, allowed: str) -> bool:
+    return name == allowed or name.startswith(f"{allowed}.")
+
+
+each_module = pytest.mark.parametrize("file", MODULES, ids=lambda f: name_of(f) or "relproxy")
+
+
+@each_module
+def test_module_imports_only_what_stands_below_it(file: Path) -> None:
+    row = row_of(name_of(file))
+    assert row is not None, f"{name_of(file)} has no row in ALLOWED: say where it stands"
+    upward = {i for i in ours(file) if not any(is_below(i, allowed) for allowed in row)}
+    assert not upward, f"{name_of(file)} may not import {sorted(upward)}"
+
+
+@each_module
+def test_module_imports_no_driver_of_another_room(file: Path) -> None:
+    name = name_of(file)
+    foreign = {p for p in others(file) if p in DRIVERS and name not in DRIVERS[p]}
+    assert not foreign, f"{name} may not import {sorted(foreign)}"
+
+
+@each_module
+def test_flow_and_filters_know_no_server_client_or_database(file: Path) -> None:
+    name = name_of(file)
+    if name in FLOW:
+        assert not others(file) & FLOW_NEVER
+    if is_below(name, "filters"):
+        assert not others(file) & PURE_NEVER
+
+
+@each_module
+def test_module_is_short_enough_to_be_read(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= MAX_MODULE_LINES
+
+
+@each_module
+def test_functions_are_short_enough_to_be_read(file: Path) -> None:
+    long = [
+        f"{node.name}: {lines} lines"
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or node.lineno) - node.lineno + 1) > MAX_FUNCTION_LINES
+    ]
+    assert long == []
+
+
+@pytest.mark.parametrize("file", [f for f in MODULES if f.name == "__init__.py"], ids=name_of)
+def test_init_files_hold_a_docstring_and_nothing_else(file: Path) -> None:
+    docstring, *rest = ast.parse(file.read_text(encoding="utf-8")).body
+    assert isinstance(docstring, ast.Expr)
+    assert isinstance(docstring.value, ast.Constant)
+    if file.parent == PACKAGE:
+        rest = [node for node in rest if not _is_version(node)]
+    assert [ast.unparse(node) for node in rest] == []
+
+
+def _is_version(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__"
+
+
+def test_flow_names_modules_that_exist() -> None:
+    assert {name_of(file) for file in MODULES} >= FLOW
