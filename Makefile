@@ -4,20 +4,26 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test verify lint unit clean
+QUICK := tests/unit tests/properties tests/test_docs.py tests/test_imports.py
+WHOLE := tests/contract tests/integration tests/functional
+
+.PHONY: demo test unit verify verify-random lint clean
 
 demo: $(READY)
 	$(BIN)/python -m lab.demo $(if $(KEEP),--keep)
 
-# Unit tests first: they are quick, and what they find needs no registry to understand.
-test: $(READY) unit
-	$(BIN)/pytest -m "not verify" tests --ignore tests/unit
+# The quick ones first: what they find needs no registry to understand.
+test: unit
+	$(BIN)/pytest $(WHOLE)
 
 unit: $(READY)
-	$(BIN)/pytest tests/unit tests/properties tests/test_imports.py tests/test_docs.py
+	$(BIN)/pytest $(QUICK)
 
-verify: lint test
-	$(BIN)/pytest -m verify tests
+# All of `make test`, and what takes longer: many more examples, new ones each time.
+verify: lint test verify-random
+
+verify-random: $(READY)
+	HYPOTHESIS_PROFILE=verify $(BIN)/pytest tests/properties tests/integration/test_random.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -28,6 +28,17 @@ def _network(value: object) -> object:
         raise ValueError("should be a network such as 10.0.0.0/8, without host bits set") from None
 
 
+def _header_of_its_own(value: str) -> str:
+    if value.lower() in _TAKEN_HEADERS or value.lower().startswith("content-"):
+        raise ValueError("has another meaning: it would be stripped from every request")
+    return value
+
+
+def _without_last_dot(value: object) -> object:
+    # The root's dot: a request's Host is compared without it.
+    return value.removesuffix(".") if isinstance(value, str) else value
+
+
 def _bind(value: str) -> str:
     host, colon, port = value.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 <= int(port) <= 65535:
@@ -75,19 +86,28 @@ def _prefix(value: str) -> str:
     return value
 
 
+_TAKEN_HEADERS = frozenset(
+    {"accept", "authorization", "connection", "expect", "host", "range", "x-auth-token",
+     "x-openstack-request-id", "x-service-token"}
+)  # fmt: skip
 _ENDPOINT = re.compile(
-    r"https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(:(?P<port>[0-9]{1,5}))?/?"
+    r"https?://([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(:(?P<port>[0-9]{1,5}))?/?"
 )
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
-HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$")]
+HeaderName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$"), AfterValidator(_header_of_its_own)
+]
+HostName = Annotated[
+    str, Field(pattern=r"^[a-z0-9._-]*[a-z0-9]$"), BeforeValidator(_without_last_dot)
+]
 Bind = Annotated[str, AfterValidator(_bind)]
 LoopbackBind = Annotated[str, AfterValidator(_loopback)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 InstallationUUID = Annotated[str, AfterValidator(_installation)]
 PathPrefix = Annotated[str, AfterValidator(_prefix)]
 Network = Annotated[networks.Network, BeforeValidator(_network)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 
 
@@ -208,7 +228,7 @@ class Route(_Section):
     """Which requests go to which registry; the first one that matches is taken."""
 
     name: Name = Field(description="What metrics and logs call this route.")
-    host: Annotated[str, Field(pattern=r"^[a-z0-9.-]+$")] | None = Field(
+    host: HostName | None = Field(
         default=None, description="Host header, without its port; any host if left out."
     )
     path_prefix: PathPrefix | None = Field(

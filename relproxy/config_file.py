@@ -161,6 +161,7 @@ def _between_settings(tree: dict[str, Any]) -> Iterator[_Problem]:
         yield from _repeated(tree, kind, "name")
     yield from _repeated(tree, "installations", "uuid")
     yield from _repeated(tree, "listeners", "bind")
+    yield from _admin_bind(tree)
     for index, registry in enumerate(_mappings(tree, "registries")):
         yield from _limits(registry, index)
     for index, route in enumerate(_mappings(tree, "routes")):
@@ -188,6 +189,14 @@ def _repeated(tree: dict[str, Any], kind: str, setting: str) -> Iterator[_Proble
         first = firsts.setdefault(_folded(value, setting), index)
         if first != index:
             yield (kind, index, setting), f"'{value}' is also that of {kind}[{first}]"
+
+
+def _admin_bind(tree: dict[str, Any]) -> Iterator[_Problem]:
+    admin = tree.get("admin")
+    bind = admin.get("bind") if isinstance(admin, dict) else None
+    for index, listener in enumerate(_mappings(tree, "listeners")):
+        if bind is not None and bind == listener.get("bind") and not str(bind).endswith(":0"):
+            yield ("admin", "bind"), f"'{bind}' is also that of listeners[{index}]"
 
 
 def _folded(value: object, setting: str) -> str:

@@ -8,7 +8,7 @@ import random
 import pytest
 from hypothesis import settings
 
-settings.register_profile("test", derandomize=True, deadline=None, max_examples=100)
+settings.register_profile("test", derandomize=True, deadline=None, max_examples=200)
 settings.register_profile("verify", derandomize=False, deadline=None, max_examples=3000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 

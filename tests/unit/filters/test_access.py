@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import pytest
+
+from relproxy.errors import (
+    ForbiddenError,
+    MethodNotAllowedError,
+    NotFoundError,
+    RelproxyError,
+    UnauthenticatedError,
+)
+from relproxy.filters.access import create_objection, effect_objection, objection
+from relproxy.filters.base import UNKNOWN, CreateBody, Operation
+from relproxy.filters.capture import BodyMetadata
+from relproxy.model import Access, Caller, Treatment
+from tests.unit.given import UUID
+
+MEMBER = Caller("mine", roles=frozenset({"member"}))
+ADMIN = Caller("ours", roles=frozenset({"admin"}), is_admin=True)
+NOBODY = None
+
+
+def operation(
+    access: Access, name: str = "image-tasks", allowed: tuple[str, ...] = ()
+) -> Operation:
+    return Operation(name, Treatment.PASS, access, "/v2/x", allowed=allowed)
+
+
+@pytest.mark.parametrize(
+    ("access", "caller", "refusal"),
+    [
+        pytest.param(Access.ANYONE, NOBODY, None, id="anyone: nobody may"),
+        pytest.param(Access.ANYONE, MEMBER, None, id="anyone: a member may"),
+        pytest.param(Access.CALLER, NOBODY, UnauthenticatedError, id="caller: nobody may not"),
+        pytest.param(Access.CALLER, MEMBER, None, id="caller: a member may"),
+        pytest.param(Access.VISIBLE, NOBODY, UnauthenticatedError, id="visible: nobody may not"),
+        pytest.param(Access.VISIBLE, MEMBER, None, id="visible: it depends on the image"),
+        pytest.param(Access.OWN, NOBODY, UnauthenticatedError, id="own: nobody may not"),
+        pytest.param(Access.OWN, MEMBER, None, id="own: it depends on the image"),
+        pytest.param(Access.ADMIN, NOBODY, UnauthenticatedError, id="admin: nobody may not"),
+        pytest.param(Access.ADMIN, MEMBER, ForbiddenError, id="admin: a member may not"),
+        pytest.param(Access.ADMIN, ADMIN, None, id="admin: an admin may"),
+        pytest.param(Access.REFUSED, NOBODY, UnauthenticatedError, id="refused: nobody may not"),
+        pytest.param(Access.REFUSED, MEMBER, ForbiddenError, id="refused: a member may not"),
+        pytest.param(Access.REFUSED, ADMIN, ForbiddenError, id="refused: an admin may not"),
+    ],
+)
+def test_who_may_use_a_row(
+    access: Access, caller: Caller | None, refusal: type[RelproxyError] | None
+) -> None:
+    objected = objection(operation(access), caller)
+
+    assert (objected if objected is None else type(objected)) is refusal
+
+
+def test_sharing_is_refused_with_a_sentence() -> None:
+    refusal = objection(operation(Access.REFUSED, "image-members"), MEMBER)
+
+    assert refusal is not None
+    assert "no sharing" in refusal.sentence
+
+
+@pytest.mark.parametrize("caller", [MEMBER, ADMIN], ids=["a member", "an admin"])
+def test_a_path_without_a_row_does_not_exist(caller: Caller) -> None:
+    assert isinstance(objection(operation(Access.REFUSED, UNKNOWN), caller), NotFoundError)
+
+
+def test_another_method_of_a_known_path_is_told_the_right_ones() -> None:
+    refusal = objection(operation(Access.REFUSED, UNKNOWN, ("GET", "POST")), MEMBER)
+
+    assert isinstance(refusal, MethodNotAllowedError)
+    assert refusal.allowed == ("GET", "POST")
+
+
+def test_a_path_tells_nothing_to_nobody() -> None:
+    known = objection(operation(Access.REFUSED, UNKNOWN, ("GET",)), NOBODY)
+    unknown = objection(operation(Access.REFUSED, UNKNOWN), NOBODY)
+
+    assert known is not None
+    assert unknown is not None
+    assert (type(known), known.sentence) == (type(unknown), unknown.sentence)
+
+
+def create(
+    *, chosen_id: str | None = None, owner: str | None = None, effect: str | None = None
+) -> CreateBody:
+    return CreateBody(BodyMetadata(), b"{}", chosen_id, owner, effect)
+
+
+@pytest.mark.parametrize(
+    ("said", "may_choose_id"),
+    [
+        pytest.param(create(), False, id="a plain create"),
+        pytest.param(create(owner="mine"), False, id="its own project as the owner"),
+        pytest.param(create(chosen_id=UUID), True, id="an id where that is allowed"),
+    ],
+)
+def test_a_member_may_create(said: CreateBody, *, may_choose_id: bool) -> None:
+    assert create_objection(said, MEMBER, may_choose_id=may_choose_id) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        pytest.param(create(owner="theirs"), "another project", id="for another project"),
+        pytest.param(create(owner="MINE"), "another project", id="for a project in capitals"),
+        pytest.param(create(owner=""), "another project", id="for a project without a name"),
+        pytest.param(create(chosen_id=UUID), "choose the id", id="with an id"),
+        pytest.param(create(chosen_id=""), "choose the id", id="with an empty id"),
+        pytest.param(create(effect="publish an image"), "publish", id="published"),
+    ],
+)
+def test_a_member_may_not_create(said: CreateBody, sentence: str) -> None:
+    refusal = create_objection(said, MEMBER, may_choose_id=False)
+
+    assert isinstance(refusal, ForbiddenError)
+    assert sentence in refusal.sentence
+
+
+def test_a_chosen_id_opens_no_other_door() -> None:
+    said = create(chosen_id=UUID, owner="theirs")
+
+    assert isinstance(create_objection(said, MEMBER, may_choose_id=True), ForbiddenError)
+
+
+def test_an_admin_may_create_anything() -> None:
+    said = create(chosen_id=UUID, owner="theirs", effect="publish an image")
+
+    assert create_objection(said, ADMIN, may_choose_id=False) is None
+
+
+def test_an_effect_is_refused_in_a_sentence() -> None:
+    refusal = effect_objection("change the owner of an image")
+
+    assert refusal.status == 403
+    assert refusal.sentence == (
+        "You may not change the owner of an image: that is for administrators."
+    )
