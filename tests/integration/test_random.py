@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from tests.integration.conftest import Client, Wall
 from tests.integration.recorder import exchanged
@@ -109,12 +109,18 @@ async def test_no_random_request_reads_or_changes_a_foreign_image(
         request = random_request(choose, ids)
         if request.startswith((b"GET", b"HEAD", b"OPTIONS")) or wall.name == "only_wall":
             answer = await exchanged(wall.client.url, request)
-            if wall.name == "only_wall" or b"/images/" not in request.partition(b"\r\n")[0]:
+            # An image by its id is the registry's to judge, where it has callers.
+            if wall.name == "only_wall" or not names_one_of(ids, request):
                 assert SECRET.encode() not in without_echo(answer), (seed, request)
             status = int(answer[9:12])
             statuses[status] = statuses.get(status, 0) + 1
     assert [wall.glance.images.get(image_id) for image_id in ids] == before, seed
     assert {200, 404} <= set(statuses), statuses
+
+
+def names_one_of(ids: tuple[str, str], request: bytes) -> bool:
+    path = unquote(request.split(b" ", 2)[1].decode().partition("?")[0])
+    return any(image_id in path for image_id in ids)
 
 
 def without_echo(answer: bytes) -> bytes:
