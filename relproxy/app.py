@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp import web
 
 from relproxy import config
-from relproxy.admin.health import Health
+from relproxy.admin.health import Health, Probe
 from relproxy.admin.listener import admin_application
 from relproxy.admin.relations import RelationsView
 from relproxy.endpoints import Endpoints
@@ -28,6 +28,7 @@ from relproxy.filters.glance_v2 import GlanceV2
 from relproxy.identity.base import IdentityProvider
 from relproxy.identity.headers import HeadersIdentity
 from relproxy.metrics import Metrics
+from relproxy.model import Tenancy
 from relproxy.proxy import Parts, Proxy
 from relproxy.routing import route_table
 from relproxy.server import InFlight, make_server
@@ -70,7 +71,8 @@ async def running(configuration: config.Configuration) -> AsyncIterator[Running]
         metrics = Metrics()
         upstreams = _upstreams(configuration, session, metrics)
         proxy = Proxy(_parts(configuration, store, upstreams, metrics, tasks))
-        health = Health(store, upstreams, probe_s=configuration.timeouts.probe_s)
+        probes = {r.name: _probe(r, upstreams[r.name]) for r in configuration.registries}
+        health = Health(store, probes, probe_s=configuration.timeouts.probe_s)
         admin = admin_application(health, RelationsView(store), metrics)
         admin_address = await _listen_admin(opened, configuration, admin)
         in_flight = InFlight(metrics)
@@ -106,6 +108,13 @@ def _upstreams(
     }
 
 
+def _probe(registry: config.Registry, upstream: Upstream) -> Probe:
+    dialect = _DIALECTS[registry.dialect]
+    must_refuse = registry.tenancy is Tenancy.REGISTRY and not registry.allows_anonymous
+    target = dialect.guarded_target if must_refuse else dialect.probe_target
+    return Probe(upstream, target, must_refuse)
+
+
 def _parts(
     configuration: config.Configuration,
     store: Store,
@@ -123,6 +132,7 @@ def _parts(
         journal=DirectJournal(store),
         owners=store,
         images=store,
+        tombstones=store,
         limits=configuration.limits,
         metrics=metrics,
         tasks=tasks,

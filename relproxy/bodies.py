@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from relproxy.errors import BodyTooLargeError, RegistryGarbageError
+from relproxy.errors import AnswerTooLargeError, BodyTooLargeError
 from relproxy.filters.body import decoded
 from relproxy.messages import RequestBody, Response, ResponseHead
 
@@ -32,7 +32,7 @@ async def whole_response(response: Response, *, max_bytes: int) -> bytes:
     finally:
         await response.aclose()
     if body is None:
-        raise RegistryGarbageError("The registry's answer is over the configured size.")
+        raise AnswerTooLargeError("The registry's answer is over the configured size.")
     codings = response.head.headers.values("Content-Encoding")
     return decoded(body, codings, max_bytes=max_bytes) if codings else body
 

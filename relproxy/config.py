@@ -216,6 +216,11 @@ class Registry(_Section):
         description="Whether a non-admin may choose an image's id in tenancy relproxy: the answer "
         "to a taken one tells that a foreign image exists.",
     )
+    allows_anonymous: bool = Field(
+        default=False,
+        description="Whether a registry of tenancy registry may list images without credentials; "
+        "if it does and may not, it isn't ready: its tenancy is probably relproxy.",
+    )
     default_limit: Count = Field(
         default=25, description="Images of a page when the client names no limit (Glance: 25)."
     )

@@ -76,6 +76,10 @@ class RegistryGarbageError(RelproxyError):
     status = 502
 
 
+class AnswerTooLargeError(RegistryGarbageError):
+    """The registry's answer is over the configured size."""
+
+
 class RegistryTimeoutError(RelproxyError):
     """The registry took longer than the configured time."""
 

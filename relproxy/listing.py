@@ -14,6 +14,7 @@ from relproxy.filters.base import Page, Row
 from relproxy.filters.headers import rewritten_headers, whole_body_headers
 from relproxy.filters.query import NO_IMAGE, ListQuery, parse_list_query, upstream_query
 from relproxy.filters.visibility import may_see
+from relproxy.inspection import Inspector
 from relproxy.messages import Response, ResponseHead
 from relproxy.metrics import Metrics
 from relproxy.model import ImageKey, InstanceQuery, Ownership
@@ -23,12 +24,11 @@ from relproxy.upstream import Upstream
 
 # Ids that a registry may have; anything else would be another path than an image's.
 _IMAGE_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
-# A UUID and the comma behind it.
+# A UUID and the comma behind it; and what stands before the first one.
 _ID_BYTES = 37
-# With more streams a round takes too few images of each to be cheaper than a walk.
-_MAX_STREAMS = 4
-# A walk that found too little by then is dearer than a round of a merge.
-_PAGES_BEFORE_MERGING = 2
+_ID_FILTER_BYTES = len("&id=in:")
+# With more streams a page costs more upstream requests than a user waits for.
+_MAX_STREAMS = 8
 
 
 class _AnsweredError(Exception):
@@ -44,6 +44,7 @@ class ListTools:
     """What a list needs besides its exchange."""
 
     upstream: Upstream
+    inspector: Inspector
     owners: OwnerLookup
     images: ImageLookup
     limits: Limits
@@ -99,32 +100,46 @@ class Listing:
             await pager.walk(self._query, found)
 
     async def _find_own_and_public(self, pager: Pager, found: Found) -> None:
-        """Walk a little; where that finds too little, ask for what is recorded, and for public."""
-        await pager.walk(self._query, found, at_most=_PAGES_BEFORE_MERGING)
-        if not found.missing:
-            return
+        """Ask for what is recorded, and for what is public: never for what is foreign.
+
+        A foreign image that is only read and hidden still tells: by the time it takes, and by a
+        page that it makes too large. For a project with too many images to ask for all are read.
+        """
         streams = await self._own_and_public()
         if streams is None:
             await pager.walk(self._query, found)
+        elif len(streams) == 1:
+            await pager.walk(streams[0], found)
         else:
             await pager.merge(self._query, streams, found)
 
     async def _own_and_public(self) -> tuple[ListQuery, ...] | None:
-        """Return the streams that hold all a project may see; None if they are no help."""
-        caller = self._exchange.caller
+        """Return the streams that hold all a project may see; None if they are too many."""
         visibility = self._query.filter("visibility")
-        if caller is None or visibility == "public" or self._query.filter("id") is not None:
-            return None
-        room = _MAX_STREAMS * self._ids_per_request()
-        own = await self._tools.images.images_of_project(
-            self._exchange.registry, caller.project, at_most=room
-        )
+        if visibility == "public":
+            return (self._query,)
+        own = await self._own_ids()
         if own is None:
             return None
         public = (
             (self._query.within("visibility", "public"),) if visibility in {None, "all"} else ()
         )
-        return (*self._by_ids(own), *public)
+        return (*self._by_ids(own), *public) or self._by_ids((NO_IMAGE,))
+
+    async def _own_ids(self) -> Sequence[str] | None:
+        """Return the ids of the caller's own images, as far as the query asks for them."""
+        caller = self._exchange.caller
+        if caller is None:
+            return ()
+        registry, asked = self._exchange.registry, self._query.filter("id")
+        if asked is None:
+            room = _MAX_STREAMS * self._ids_per_request()
+            return await self._tools.images.images_of_project(
+                registry, caller.project, at_most=room
+            )
+        ids = asked.removeprefix("in:").lower().split(",")
+        owners = await self._tools.owners.owners(registry, ids)
+        return [i for i, ownership in owners.items() if ownership.project == caller.project]
 
     async def _images_of_instance(self) -> Sequence[ImageKey]:
         """Return the instance's images; only those recorded for the caller's project."""
@@ -156,7 +171,7 @@ class Listing:
     def _ids_per_request(self) -> int:
         """Return how many ids fit one request beside everything else that it says."""
         rest = self._target(self._query, self._registry.max_limit, NO_IMAGE)
-        room = self._tools.limits.max_upstream_target_bytes - len(rest)
+        room = self._tools.limits.max_upstream_target_bytes - len(rest) - _ID_FILTER_BYTES
         if room < _ID_BYTES:
             raise BadRequestError("The query is too long.")
         return room // _ID_BYTES
@@ -170,14 +185,8 @@ class Listing:
             raise BadRequestError(self._exchange.dialect.absent_image(marker))
 
     async def _is_visible(self, image_id: str) -> bool:
-        dialect = self._exchange.dialect
-        response = await self._get(dialect.image_path(image_id))
-        body = await whole_response(response, max_bytes=self._tools.limits.max_page_bytes)
-        if response.head.status != 200:
-            return False
-        row = Row(dialect.image_facts(body), body)
-        ownerships = await self._ownerships((row,))
-        return self._shows(row, ownerships)
+        found = await self._tools.inspector.inspect(self._exchange, image_id)
+        return found is not None and may_see(self._viewer, found.facts, found.ownership)
 
     async def _fetch(self, query: ListQuery, limit: int, marker: str | None) -> Page:
         response = await self._get(self._target(query, limit, marker))

@@ -37,6 +37,16 @@ class Headers:
             if folded(key) == wanted
         )
 
+    def believed(self, name: str) -> tuple[str, ...]:
+        """Return each value of `name`; raises `ValueError` if one is spelled with `_`.
+
+        A front that replaces `X-Roles` may let a client's `X_Roles` pass: nobody vouches for it.
+        """
+        wanted = folded(name)
+        if any(folded(key) == wanted and b"_" in key for key, _ in self.pairs):
+            raise ValueError(name)
+        return self.values(name)
+
     def first(self, name: str) -> str | None:
         """Return the first value of `name`, or None."""
         return next(iter(self.values(name)), None)

@@ -94,7 +94,8 @@ class ImageRecord:
     """The durable fact: this image of this registry, this project, this instance.
 
     Keyed by `registry`, `image_id` and `created_at`: an id that is deleted and created anew is
-    another image. `capture` is None where only the owner is recorded.
+    another image. `capture` is None where only the owner is recorded. `deleted_at` is when the
+    image was deleted through relproxy, or None.
     """
 
     registry: str
@@ -103,6 +104,7 @@ class ImageRecord:
     project: str
     capture: Capture | None
     recorded_at: datetime
+    deleted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,17 @@ takes the first few images of each stream, asks for those candidates together, a
 order up to where a stream may have more to say. No order is ever compared here: the registry sorts
 by full timestamps that it shows cut to the second, and by its database's collation.
 
-Both cost upstream requests, and one list may cost only so many (`PageBudget`).
+Both cost upstream requests, and one list may cost only so many (`PageBudget`). A page that is too
+large is asked for again in halves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from relproxy.errors import ListTooCostlyError
+from relproxy.errors import AnswerTooLargeError, ListTooCostlyError
 from relproxy.filters.base import Page, Row
 from relproxy.filters.query import ListQuery
 
@@ -88,43 +90,82 @@ class Pager:
         if len(streams) > self._max_candidates:
             # Not one candidate of each would fit the question in which order they come.
             raise ListTooCostlyError(_TOO_COSTLY)
-        if not streams:
-            found.is_exhausted = True
+        sources = [_Source(stream, found.marker) for stream in streams]
         while found.missing:
-            share = max(1, min(self._max_candidates // len(streams), found.missing))
-            pages = [await self._page(stream, share, found.marker) for stream in streams]
-            ids = dict.fromkeys(row.facts.id for page in pages for row in page.rows if row.facts.id)
-            # The ends of the streams that have more: what comes behind one isn't certain yet.
-            frontier = {page.next_marker for page in pages if page.next_marker is not None}
-            certain = await self._ordered(query, tuple(ids), frontier)
+            for source in sources:
+                await self._refill(source, found.missing)
+            live = [source for source in sources if source.rows]
+            if len(live) > 1:
+                certain = await self._ordered(query, live)
+            else:
+                # One stream is in the registry's order already.
+                certain = [row for source in live for row in source.rows]
             await self._take(certain, found)
-            if certain:
-                found.marker = certain[-1].facts.id
-            found.is_exhausted = not frontier
+            _drop(sources, {row.facts.id for row in certain})
+            found.is_exhausted = not any(s.rows or s.has_more for s in sources)
 
-    async def _ordered(
-        self, query: ListQuery, ids: tuple[str, ...], frontier: set[str]
-    ) -> Sequence[Row]:
-        """Let the registry sort the candidates; return those whose place is certain.
+    async def _refill(self, source: _Source, wanted: int) -> None:
+        if source.rows or not source.has_more:
+            return
+        page = await self._page(source.query, min(wanted, self._max_limit), source.marker)
+        # A row without an id that two readers would read alike is nobody's to see.
+        source.rows = [row for row in page.rows if row.facts.id is not None]
+        source.marker = page.next_marker
+        source.has_more = page.next_marker is not None
 
-        Returns none if the end of a stream was deleted meanwhile: that round proved nothing.
+    async def _ordered(self, query: ListQuery, live: Sequence[_Source]) -> Sequence[Row]:
+        """Let the registry sort the first rows of each source; return those whose place is certain.
+
+        Candidates that were deleted meanwhile are dropped from their sources.
         """
-        if not ids:
+        share = max(1, self._max_candidates // len(live))
+        asked = [[row.facts.id or "" for row in source.rows[:share]] for source in live]
+        ids = tuple(dict.fromkeys(image_id for some in asked for image_id in some))
+        limit = min(len(ids) + 1, self._max_limit)
+        # One more than there are: a page that is exactly full has a `next` though nothing follows.
+        page = await self._page(query.within("id", f"in:{','.join(ids)}"), limit, None)
+        if page.next_marker is not None and len(page.rows) < len(ids):
+            # The registry gives fewer images at a time than it was thought to: ask for fewer.
+            self._max_candidates = max(len(live), min(len(page.rows), self._max_candidates // 2))
             return ()
-        page = await self._page(query.within("id", f"in:{','.join(ids)}"), len(ids), None)
-        if not frontier:
-            return page.rows
-        ends = [index for index, row in enumerate(page.rows) if row.facts.id in frontier]
-        if len(ends) < len(frontier):
-            return ()
-        return page.rows[: ends[0] + 1]
+        places = {row.facts.id: place for place, row in enumerate(page.rows)}
+        _drop(live, set(ids) - set(places))
+        certain = len(page.rows)
+        for source, some in zip(live, asked, strict=True):
+            if source.has_more or len(source.rows) > sum(i in places for i in some):
+                # What comes behind the last of these isn't known yet.
+                known = [places[image_id] for image_id in some if image_id in places]
+                certain = min(certain, known[-1] + 1 if known else 0)
+        return page.rows[:certain]
 
     async def _page(self, query: ListQuery, limit: int, marker: str | None) -> Page:
         self._budget.spend()
-        return await self._fetch(query, limit, marker)
+        try:
+            return await self._fetch(query, limit, marker)
+        except AnswerTooLargeError:
+            if limit <= 1:
+                raise
+            self._max_limit = limit // 2
+            return await self._page(query, self._max_limit, marker)
 
     async def _take(self, rows: Sequence[Row], found: Found) -> int:
         """Keep the visible rows; return how many there were."""
         kept = await self._keep(rows)
         found.rows.extend(kept)
         return len(kept)
+
+
+@dataclass(slots=True)
+class _Source:
+    """One stream of a merge: rows that were read and not placed yet, and whether there are more."""
+
+    query: ListQuery
+    marker: str | None
+    rows: list[Row] = field(default_factory=list)
+    has_more: bool = True
+
+
+def _drop(sources: Sequence[_Source], ids: AbstractSet[str | None]) -> None:
+    """Take rows out of every source: an image may be in several of them."""
+    for source in sources:
+        source.rows = [row for row in source.rows if row.facts.id not in ids]

@@ -27,24 +27,25 @@ from relproxy.errors import (
     MethodNotAllowedError,
     NotFoundError,
     NothingSentError,
-    RegistryGarbageError,
     RelproxyError,
+    StoreUnavailableError,
     UnauthenticatedError,
 )
 from relproxy.exchange import Exchange, exchange_for
 from relproxy.filters.access import create_objection, effect_objection
 from relproxy.filters.base import CreateBody, Dialect
 from relproxy.filters.capture import MetadataHeaders, read_capture
-from relproxy.filters.headers import downstream_headers, resized_headers, whole_body_headers
+from relproxy.filters.headers import downstream_headers, private_headers, resized_headers
 from relproxy.filters.links import with_prefixed_location
 from relproxy.filters.visibility import is_own, may_see
 from relproxy.identity.base import IdentityProvider
+from relproxy.inspection import Inspector
 from relproxy.listing import Listing, ListTools
 from relproxy.messages import Headers, Request, RequestBody, Response, ResponseHead
 from relproxy.metrics import Metrics
 from relproxy.model import Access, Capture, Intent, Treatment
 from relproxy.networks import Network, is_in
-from relproxy.store.base import Delivery, Entry, ImageLookup, Journal, OwnerLookup
+from relproxy.store.base import Delivery, Entry, ImageLookup, Journal, OwnerLookup, Tombstones
 from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream
 
@@ -65,6 +66,7 @@ class Parts:
     journal: Journal
     owners: OwnerLookup
     images: ImageLookup
+    tombstones: Tombstones
     limits: Limits
     metrics: Metrics
     tasks: TaskSet
@@ -75,6 +77,7 @@ class Proxy:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._inspector = Inspector(parts.upstreams, parts.owners, parts.limits)
         self._own_headers = (parts.metadata_headers.installation, parts.metadata_headers.instance)
 
     async def respond(self, request: Request) -> Response:
@@ -174,8 +177,8 @@ class Proxy:
         try:
             image = exchange.dialect.created_image(answer)
             delivery = await self._parts.journal.complete(entry, image)
-        except RelproxyError as failure:
-            await self._doubt(entry, failure.sentence)
+        except (Exception, asyncio.CancelledError) as failure:
+            await self._doubt(entry, f"{failure!r}, location {head.headers.first('Location')}")
             raise
         metrics = self._parts.metrics
         metrics.records.labels(exchange.registry, delivery.value).inc()
@@ -200,7 +203,9 @@ class Proxy:
     async def _list(self, exchange: Exchange) -> Response:
         parts = self._parts
         upstream = parts.upstreams[exchange.registry]
-        tools = ListTools(upstream, parts.owners, parts.images, parts.limits, parts.metrics)
+        tools = ListTools(
+            upstream, self._inspector, parts.owners, parts.images, parts.limits, parts.metrics
+        )
         return await Listing(exchange, tools).respond()
 
     # -- one image by id
@@ -211,14 +216,32 @@ class Proxy:
             body = await whole_request(
                 exchange.request.body, max_bytes=self._parts.limits.max_request_body_bytes
             )
-            effect = exchange.dialect.admin_effect(exchange.match.operation, body)
-            if effect is not None and exchange.is_only_wall and not exchange.is_admin:
-                raise effect_objection(effect)
+            effect = exchange.dialect.effect(exchange.match.operation, body)
+            if effect is not None and exchange.is_only_wall:
+                refused = effect_objection(effect, exchange.caller)
+                if refused is not None:
+                    raise refused
         if exchange.is_only_wall and not exchange.is_admin:
             image = await self._own_or_visible(exchange)
             if exchange.match.operation.name == "image-show":
                 return image
-        return await self._forward(exchange, body)
+        response = await self._forward(exchange, body)
+        if exchange.match.operation.name == "image-delete" and response.head.status == 204:
+            await self._bury(exchange)
+        return response
+
+    async def _bury(self, exchange: Exchange) -> None:
+        """Mark the record of an image that the registry has deleted; the delete itself is done."""
+        image_id = (exchange.match.operation.image_id or "").lower()
+        try:
+            await self._parts.tombstones.bury(exchange.registry, image_id)
+        except StoreUnavailableError as failure:
+            # Its record stays live: queries name an image that the registry no longer lists.
+            _LOG.warning(
+                "record not buried",
+                extra={"registry": exchange.registry, "image_id": image_id},
+                exc_info=failure,
+            )
 
     async def _own_or_visible(self, exchange: Exchange) -> Response:
         """Return the registry's answer for the image, if the caller may do this with it.
@@ -228,22 +251,13 @@ class Proxy:
         """
         operation = exchange.match.operation
         image_id = operation.image_id or ""
-        owners = await self._parts.owners.owners(exchange.registry, (image_id.lower(),))
-        response = await self._parts.upstreams[exchange.registry].send(
-            "GET", exchange.dialect.image_path(image_id), whole_body_headers(exchange.outgoing)
-        )
-        body = await whole_response(response, max_bytes=self._parts.limits.max_page_bytes)
-        absent = NotFoundError(exchange.dialect.absent_image(image_id))
-        if response.head.status != HTTPStatus.OK:
-            if response.head.status >= 500:
-                raise RegistryGarbageError("The registry failed to say what this image is.")
-            raise absent
-        facts = exchange.dialect.image_facts(body)
-        ownership = owners.get(image_id.lower())
+        found = await self._inspector.inspect(exchange, image_id)
         allowed = is_own if operation.access is Access.OWN else may_see
-        if not allowed(exchange.viewer(), facts, ownership):
-            raise absent
-        return whole(response.head, body)
+        if found is None or not allowed(exchange.viewer(), found.facts, found.ownership):
+            raise NotFoundError(exchange.dialect.absent_image(image_id))
+        headers = private_headers(found.response.head.headers)
+        head = found.response.head
+        return Response(ResponseHead(head.status, head.reason, headers), found.response.body)
 
     # -- pass, forward, reply
 

@@ -87,6 +87,10 @@ def match(routes: Sequence[Route], head: RequestHead) -> Match:
     """
     if not _METHOD.fullmatch(head.method):
         raise BadRequestError("The method of this request is not one in capital letters.")
+    if head.method in {"CONNECT", "TRACE"}:
+        raise BadRequestError(f"The method {head.method} is not taken.")
+    if any(coding.lower() != "chunked" for coding in head.headers.values("Transfer-Encoding")):
+        raise BadRequestError("The transfer coding of this request is not 'chunked' alone.")
     target = parse_target(head.target)
     authority = target.authority or head.headers.first("Host")
     host = _host_name(authority or "")

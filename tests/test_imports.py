@@ -42,12 +42,25 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "routing": ("config", "filters", *VALUES),
     "exchange": ("filters", "routing", *VALUES),
     "paging": ("filters", *VALUES),
+    "inspection": (
+        *("bodies", "config", "exchange", "filters", "store.base", "upstream", *VALUES),
+    ),
     "listing": (
-        *("bodies", "config", "exchange", "filters", "metrics", "paging", "store.base"),
+        *(
+            "bodies",
+            "config",
+            "exchange",
+            "filters",
+            "inspection",
+            "metrics",
+            "paging",
+            "store.base",
+        ),
         *("upstream", *VALUES),
     ),
     "proxy": (
-        *("bodies", "config", "exchange", "filters", "identity.base", "listing", "metrics"),
+        *("bodies", "config", "exchange", "filters", "identity.base", "inspection", "listing"),
+        "metrics",
         *("routing", "store.base", "tasks", "upstream", *VALUES),
     ),
     "server": ("metrics", *VALUES),
@@ -69,7 +82,7 @@ DRIVERS: dict[str, frozenset[str]] = {
     "prometheus_client": frozenset({"metrics", "admin.listener"}),
 }
 # The flow speaks in values, not in one server's or one client's classes.
-FLOW = frozenset({"proxy", "listing", "paging", "exchange", "routing"})
+FLOW = frozenset({"proxy", "listing", "inspection", "paging", "exchange", "routing"})
 FLOW_NEVER = frozenset({"aiohttp", "aiosqlite", "asyncpg"})
 # What filters/ decides is decided on values alone: no I/O, no waiting.
 PURE_NEVER = FLOW_NEVER | {"asyncio", "socket", "sqlite3", "ssl", "threading"}

@@ -13,8 +13,19 @@ from relproxy.messages import Headers
 from relproxy.store.base import Store
 from relproxy.upstream import Upstream
 
-# Any answer below 500 shows that a registry is there; this path needs no credentials.
-_PROBE_PATH = "/versions"
+_OPEN = (
+    "The registry shows images without credentials, so everyone may do everything with them by "
+    "id: its tenancy is relproxy, or allows_anonymous is meant."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """How to ask one registry. `must_refuse` says that it has to ask for credentials."""
+
+    upstream: Upstream
+    target: str
+    must_refuse: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +39,9 @@ class PartHealth:
 class Health:
     """Answers /healthz and /readyz."""
 
-    def __init__(self, store: Store, upstreams: Mapping[str, Upstream], *, probe_s: float) -> None:
+    def __init__(self, store: Store, probes: Mapping[str, Probe], *, probe_s: float) -> None:
         self._store = store
-        self._upstreams = upstreams
+        self._probes = probes
         self._probe_s = probe_s
         self.is_draining = False
 
@@ -45,9 +56,9 @@ class Health:
         leave the path of all because one is away. `?registry=NAME` asks about one alone.
         """
         asked = request.query.get("registry")
-        if asked is not None and asked not in self._upstreams:
+        if asked is not None and asked not in self._probes:
             return web.json_response({"message": f"no registry is named '{asked}'"}, status=404)
-        names = [asked] if asked is not None else list(self._upstreams)
+        names = [asked] if asked is not None else list(self._probes)
         store, *found = await asyncio.gather(
             self._store_health(), *(self._registry_health(name) for name in names)
         )
@@ -72,15 +83,19 @@ class Health:
         return PartHealth(is_ready=True, reason="The store answers.")
 
     async def _registry_health(self, name: str) -> PartHealth:
+        probe = self._probes[name]
         try:
             async with asyncio.timeout(self._probe_s):
-                response = await self._upstreams[name].send("GET", _PROBE_PATH, Headers())
+                response = await probe.upstream.send("GET", probe.target, Headers())
                 await response.aclose()
         except RelproxyError as failure:
             return PartHealth(is_ready=False, reason=failure.sentence)
         except TimeoutError:
             return PartHealth(is_ready=False, reason="The registry did not answer in time.")
         status = response.head.status
+        if probe.must_refuse and status == 200:
+            return PartHealth(is_ready=False, reason=_OPEN)
+        # Any answer below 500 shows that it is there.
         return PartHealth(is_ready=status < 500, reason=f"The registry answers {status}.")
 
 

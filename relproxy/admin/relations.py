@@ -81,4 +81,5 @@ def _shown(record: ImageRecord) -> dict[str, object]:
         "grade": capture.grade.value if capture else None,
         "created_at": record.created_at,
         "recorded_at": record.recorded_at.isoformat(),
+        "deleted_at": record.deleted_at.isoformat() if record.deleted_at else None,
     }

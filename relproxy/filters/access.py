@@ -13,7 +13,7 @@ from relproxy.errors import (
     RelproxyError,
     UnauthenticatedError,
 )
-from relproxy.filters.base import UNKNOWN, CreateBody, Operation
+from relproxy.filters.base import UNKNOWN, BodyEffect, CreateBody, Operation
 from relproxy.model import Access, Caller
 
 
@@ -34,20 +34,24 @@ def create_objection(
     said: CreateBody, caller: Caller, *, may_choose_id: bool
 ) -> RelproxyError | None:
     """Return why the caller may not create this image; None where nothing speaks so."""
+    if said.effect is not None and (refused := effect_objection(said.effect, caller)) is not None:
+        return refused
     if caller.is_admin:
         return None
-    if said.admin_effect is not None:
-        return effect_objection(said.admin_effect)
     if said.owner not in {None, caller.project}:
-        return effect_objection("create an image for another project")
+        return effect_objection(BodyEffect("create an image for another project"), caller)
     if said.chosen_id is not None and not may_choose_id:
         return ForbiddenError("You may not choose the id of an image here: leave 'id' out.")
     return None
 
 
-def effect_objection(effect: str) -> RelproxyError:
-    """Return the refusal of something that only an admin may do with a body."""
-    return ForbiddenError(f"You may not {effect}: that is for administrators.")
+def effect_objection(effect: BodyEffect, caller: Caller | None) -> RelproxyError | None:
+    """Return why the caller may not do this with a body; None where nothing speaks so."""
+    if effect.is_for_nobody:
+        return ForbiddenError(f"You may not {effect.deed}: nobody may, here.")
+    if caller is not None and caller.is_admin:
+        return None
+    return ForbiddenError(f"You may not {effect.deed}: that is for administrators.")
 
 
 def _no_such_thing(operation: Operation) -> RelproxyError:

@@ -39,18 +39,29 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
+class BodyEffect:
+    """What a body does that not everyone may: `deed` completes the sentence "You may not …".
+
+    An admin may, unless `is_for_nobody`.
+    """
+
+    deed: str
+    is_for_nobody: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class CreateBody:
     """What a create says, as far as relproxy needs it.
 
     `stripped` is the body without the reserved properties: the very bytes that came in where it
-    had none. `admin_effect` names what only an admin may do with it, or is None.
+    had none. `effect` is what not everyone may do, or None.
     """
 
     metadata: BodyMetadata
     stripped: bytes
     chosen_id: str | None
     owner: str | None
-    admin_effect: str | None
+    effect: BodyEffect | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +82,15 @@ class Page:
 
 
 class Dialect(Protocol):
-    """One image API. Every method is pure."""
+    """One image API. Every method is pure.
+
+    `probe_target` needs no credentials and shows that a registry is there; `guarded_target` shows
+    images, and a registry that knows its callers refuses it without credentials.
+    """
 
     name: str
+    probe_target: str
+    guarded_target: str
 
     def operation(self, method: str, target: Target, headers: Headers) -> Operation:
         """Classify a request; one that isn't known is treated as the table's last row says."""
@@ -87,8 +104,8 @@ class Dialect(Protocol):
         """Read the body of a create. Raises `BadRequestError` if it is malformed."""
         ...
 
-    def admin_effect(self, operation: Operation, body: bytes) -> str | None:
-        """Name what only an admin may do with this body; None if there is nothing.
+    def effect(self, operation: Operation, body: bytes) -> BodyEffect | None:
+        """Say what not everyone may do with this body; None if there is nothing.
 
         Raises `BadRequestError` if the body is malformed.
         """

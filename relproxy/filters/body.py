@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from relproxy.errors import RegistryGarbageError
+from relproxy.errors import AnswerTooLargeError, RegistryGarbageError
 
 # zlib: 16 + 15 reads a gzip header, 15 a zlib one (RFC 9110, section 8.4.1).
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
@@ -31,7 +31,7 @@ def _inflated(body: bytes, coding: str, max_bytes: int) -> bytes:
     except zlib.error as failure:
         raise RegistryGarbageError("The registry's compressed answer is broken.") from failure
     if len(plain) > max_bytes:
-        raise RegistryGarbageError("The registry's answer is over the configured size.")
+        raise AnswerTooLargeError("The registry's answer is over the configured size.")
     if not inflater.eof or inflater.unused_data:
         raise RegistryGarbageError("The registry's compressed answer is broken.")
     return plain

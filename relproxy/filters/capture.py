@@ -81,7 +81,10 @@ def checked_instance_id(value: object, name: str) -> str:
 
 
 def _single(headers: Headers, name: str) -> str | None:
-    values = headers.values(name)
+    try:
+        values = headers.believed(name)
+    except ValueError as failure:
+        raise BadRequestError(f"The header '{name}' is spelled with '_': use '-'.") from failure
     if len(values) > 1:
         raise BadRequestError(f"The header '{name}' is given more than once: send it once.")
     return values[0] if values else None

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, unquote_plus, urlsplit
 import msgspec
 
 from relproxy.errors import BadRequestError, RegistryGarbageError
-from relproxy.filters.base import UNKNOWN, CreateBody, Operation, Page, Row
+from relproxy.filters.base import UNKNOWN, BodyEffect, CreateBody, Operation, Page, Row
 from relproxy.filters.capture import BodyMetadata
 from relproxy.filters.glance_v2_table import TableRow, image_id_in, matching_rows
 from relproxy.filters.json_edit import (
@@ -49,8 +49,17 @@ _INSTALLATION = "nova_installation_uuid"
 _INSTANCE = "instance_id"
 _RESERVED = frozenset({_INSTALLATION, _INSTANCE})
 
-# Attributes with which a project would take, publish or fill an image past its owner.
-_ADMIN_ATTRIBUTES = frozenset({"owner", "visibility", "locations"})
+# Attributes with which a project would publish an image, or fill it from elsewhere.
+_ADMIN_ATTRIBUTES = frozenset({"visibility", "locations"})
+# Glance sets any attribute that its image object has, not only those of its schema
+# (glance/api/v2/images.py, _do_replace): with `image_id` a PATCH of one image overwrites another.
+# And `owner` means nothing where relproxy's record says whose an image is. A test walks the real
+# object's attributes.
+_NOBODYS_ATTRIBUTES = frozenset(
+    {"base", "context", "deactivate", "delete", "extra_properties", "get_data", "get_payload",
+     "get_super_class", "helper", "image_id", "member", "notifier", "owner", "reactivate", "repo",
+     "send_notification", "set_data"}
+)  # fmt: skip
 _PRIVATE = (None, "private", "shared")
 _OWN_IMPORT_METHOD = "glance-direct"
 
@@ -75,6 +84,8 @@ class GlanceV2:
     """The dialect `glance-v2`; see `relproxy.filters.base.Dialect` for each method."""
 
     name = "glance-v2"
+    probe_target = "/versions"
+    guarded_target = "/v2/images?limit=1"
 
     def operation(self, method: str, target: Target, headers: Headers) -> Operation:
         """Classify a request on its canonical path.
@@ -118,10 +129,10 @@ class GlanceV2:
             stripped=_stripped(body, document),
             chosen_id=chosen_id if chosen_id is None else str(chosen_id),
             owner=owner if owner is None else str(owner),
-            admin_effect=_create_effect(document),
+            effect=_create_effect(document),
         )
 
-    def admin_effect(self, operation: Operation, body: bytes) -> str | None:
+    def effect(self, operation: Operation, body: bytes) -> BodyEffect | None:
         """Read the effect of a PATCH of an image, or of an import."""
         if operation.name == "image-update":
             return _update_effect(_request_document(body, list))
@@ -272,18 +283,21 @@ def _stripped(body: bytes, document: dict[str, Any]) -> bytes:
     return render_object({k: v for k, v in members.items() if k not in _RESERVED})
 
 
-def _create_effect(document: dict[str, Any]) -> str | None:
+def _create_effect(document: dict[str, Any]) -> BodyEffect | None:
     if document.get("visibility") not in _PRIVATE:
-        return "publish an image"
+        return BodyEffect("publish an image")
     if "locations" in document:
-        return "set the locations of an image"
+        return BodyEffect("set the locations of an image")
     return None
 
 
-def _update_effect(changes: list[Any]) -> str | None:
+def _update_effect(changes: list[Any]) -> BodyEffect | None:
     touched = {attribute for change in changes for attribute in _touched(change)}
+    for attribute in sorted(touched):
+        if attribute in _NOBODYS_ATTRIBUTES or attribute.startswith("_"):
+            return BodyEffect(f"change '{attribute}' of an image", is_for_nobody=True)
     admin_only = sorted(touched & _ADMIN_ATTRIBUTES)
-    return f"change the {admin_only[0]} of an image" if admin_only else None
+    return BodyEffect(f"change the {admin_only[0]} of an image") if admin_only else None
 
 
 def _touched(change: object) -> Iterator[str]:
@@ -297,12 +311,12 @@ def _touched(change: object) -> Iterator[str]:
             yield root.replace("~1", "/").replace("~0", "~").strip()
 
 
-def _import_effect(document: dict[str, Any]) -> str | None:
+def _import_effect(document: dict[str, Any]) -> BodyEffect | None:
     method = document.get("method")
     name = method.get("name") if isinstance(method, dict) else None
     if name == _OWN_IMPORT_METHOD:
         return None
-    return f"import by any method but '{_OWN_IMPORT_METHOD}'"
+    return BodyEffect(f"import by any method but '{_OWN_IMPORT_METHOD}'")
 
 
 def _facts(raw: bytes) -> ImageFacts:

@@ -125,10 +125,13 @@ def whole_body_headers(headers: Headers) -> Headers:
 def rewritten_headers(headers: Headers, *, length: int) -> Headers:
     """Return response headers for a body that was rewritten for one caller."""
     kept = headers.without(_BODY_DESCRIPTIONS)
-    return kept.with_added(
-        ("Content-Length", str(length)),
-        ("Cache-Control", "private, no-store"),
-        ("Vary", "X-Auth-Token"),
+    return private_headers(kept.with_added(("Content-Length", str(length))))
+
+
+def private_headers(headers: Headers) -> Headers:
+    """Return response headers that let no cache show the answer to another caller."""
+    return headers.without(("Cache-Control", "Expires")).with_added(
+        ("Cache-Control", "private, no-store"), ("Vary", "X-Auth-Token")
     )
 
 

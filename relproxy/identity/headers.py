@@ -41,7 +41,10 @@ class HeadersIdentity:
 
 
 def _single(head: RequestHead, name: str) -> str | None:
-    values = head.headers.values(name)
+    try:
+        values = head.headers.believed(name)
+    except ValueError as failure:
+        raise BadRequestError(f"The header '{name}' is spelled with '_': use '-'.") from failure
     if len(values) > 1:
         raise BadRequestError(f"The header '{name}' is given more than once: send it once.")
     return values[0] if values else None

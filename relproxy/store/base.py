@@ -72,7 +72,19 @@ class Relations(Protocol):
         ...
 
 
-class Store(OwnerLookup, ImageLookup, Relations, Protocol):
+class Tombstones(Protocol):
+    """Which images are gone?"""
+
+    async def bury(self, registry: str, image_id: str) -> None:
+        """Mark the records of an image as those of a deleted one; harmless if there are none.
+
+        They stay readable as relations, own nothing and are found for nobody's instance. Raises
+        `StoreUnavailableError`.
+        """
+        ...
+
+
+class Store(OwnerLookup, ImageLookup, Relations, Tombstones, Protocol):
     """The shared, durable records."""
 
     async def open(self) -> None:

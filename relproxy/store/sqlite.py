@@ -43,25 +43,30 @@ WHERE image_record.project = excluded.project
 
 _OWNERS = """
 SELECT image_id, project, created_at FROM image_record
-WHERE registry = ? AND image_id IN (SELECT value FROM json_each(?))
+WHERE registry = ? AND image_id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL
 ORDER BY sequence
 """
 
 _IMAGES_OF_INSTANCE = """
 SELECT image_id, created_at FROM image_record
-WHERE registry = :registry AND instance_id = :instance_id
+WHERE registry = :registry AND instance_id = :instance_id AND deleted_at IS NULL
   AND (:installation IS NULL OR installation = :installation)
   AND (:project IS NULL OR project = :project)
 ORDER BY sequence DESC
 """
 
 _IMAGES_OF_PROJECT = """
-SELECT DISTINCT image_id FROM image_record WHERE project = ? AND registry = ? LIMIT ?
+SELECT DISTINCT image_id FROM image_record
+WHERE project = ? AND registry = ? AND deleted_at IS NULL LIMIT ?
+"""
+
+_BURY = """
+UPDATE image_record SET deleted_at = ? WHERE registry = ? AND image_id = ? AND deleted_at IS NULL
 """
 
 _RELATIONS = """
 SELECT sequence, registry, image_id, created_at, project, installation, instance_id, grade,
-       recorded_at
+       recorded_at, deleted_at
 FROM image_record
 WHERE sequence < :before {narrowed}
 ORDER BY sequence DESC LIMIT :limit
@@ -120,6 +125,11 @@ class SqliteStore:
             except BaseException:
                 await writer.rollback()
                 raise
+
+    async def bury(self, registry: str, image_id: str) -> None:
+        """Set the time of death, in a transaction of its own."""
+        async with self._writing, self._connection(self._writer) as writer:
+            await writer.execute(_BURY, (_microseconds(datetime.now(UTC)), registry, image_id))
 
     async def check(self) -> None:
         """Read one page of the schema."""
@@ -234,16 +244,22 @@ def _columns(record: ImageRecord) -> tuple[str | int | None, ...]:
         capture.instance.installation if capture else None,
         capture.instance.id if capture else None,
         capture.grade.value if capture else None,
-        (record.recorded_at - _EPOCH) // _MICROSECOND,
+        _microseconds(record.recorded_at),
     )
 
 
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
 def _record(row: sqlite3.Row) -> ImageRecord:
-    _, registry, image_id, created_at, project, installation, instance_id, grade, at = row
+    _, registry, image_id, created_at, project, installation, instance_id, grade, at, dead = row
     capture = None
     if instance_id is not None:
         capture = Capture(Instance(installation, instance_id), Grade(grade))
-    return ImageRecord(registry, image_id, created_at, project, capture, _EPOCH + at * _MICROSECOND)
+    recorded_at = _EPOCH + at * _MICROSECOND
+    deleted_at = None if dead is None else _EPOCH + dead * _MICROSECOND
+    return ImageRecord(registry, image_id, created_at, project, capture, recorded_at, deleted_at)
 
 
 def _sequence(cursor: str | None) -> int:

@@ -150,6 +150,27 @@ async def test_images_of_a_project_or_none_when_there_are_too_many(store: Store)
     assert await store.images_of_project("glance", "nobody", at_most=1) == []
 
 
+async def test_a_buried_image_is_a_relation_still_and_nothing_else(store: Store) -> None:
+    await store.put([record("a"), record("b"), record("a", registry="other")])
+    await store.bury("glance", "a")
+    await store.bury("glance", "unheard-of")
+    assert set(await store.owners("glance", ["a", "b"])) == {"b"}
+    assert set(await store.owners("other", ["a"])) == {"a"}
+    query = InstanceQuery("123", None, None)
+    assert [i.id for i in await store.images_of_instance("glance", query)] == ["b"]
+    assert await store.images_of_project("glance", "alice", at_most=1) == ["b"]
+    dead = {(r.registry, r.image_id) for r in await everything(store) if r.deleted_at is not None}
+    assert dead == {("glance", "a")}
+
+
+async def test_an_id_created_anew_lives_though_the_old_one_is_buried(store: Store) -> None:
+    await store.put([record("a", "alice")])
+    await store.bury("glance", "a")
+    await store.put([record("a", "bob", created_at="2031-01-01T00:00:00Z")])
+    owners = await store.owners("glance", ["a"])
+    assert owners["a"].project == "bob"
+
+
 async def test_relations_are_walked_newest_first_with_a_cursor(store: Store) -> None:
     records = [record(str(number)) for number in range(7)]
     await store.put(records)

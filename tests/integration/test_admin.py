@@ -19,8 +19,22 @@ async def test_readyz_gives_each_part_with_its_reason(second_wall: Client) -> No
     assert answer.json() == {
         "status": "ready",
         "store": {"ready": True, "reason": "The store answers."},
-        "registries": {"glance": {"ready": True, "reason": "The registry answers 200."}},
+        "registries": {"glance": {"ready": True, "reason": "The registry answers 401."}},
     }
+
+
+async def test_a_registry_that_shows_images_to_anyone_is_not_ready_as_one_that_knows_its_callers(
+    serve: Serve, noauth: StandIn
+) -> None:
+    """The lists would look safe, and everyone could delete everything by id."""
+    client = await serve(registries=[registry(noauth.url, "registry")])
+    answer = await client.get("/readyz", url=client.admin_url)
+    assert answer.status == 503
+    assert "without credentials" in answer.json()["registries"]["glance"]["reason"]
+    meant = await serve(registries=[registry(noauth.url, "registry", allows_anonymous=True)])
+    assert (await meant.get("/readyz", url=meant.admin_url)).status == 200
+    other = await serve(registries=[registry(noauth.url, "relproxy")])
+    assert (await other.get("/readyz", url=other.admin_url)).status == 200
 
 
 async def test_readyz_is_red_without_a_store_and_without_any_registry(

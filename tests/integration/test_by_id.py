@@ -121,7 +121,21 @@ async def test_a_record_says_nothing_of_an_image_created_anew_under_its_id(
 @pytest.mark.parametrize("media_type", [PATCH, OLD_PATCH])
 @pytest.mark.parametrize(
     "pointer",
-    ["/owner", "/visibility", "/locations", "/locations/-", "//owner", "/ owner ", "/owner/x"],
+    [
+        "/owner",
+        "/visibility",
+        "/locations",
+        "/locations/-",
+        "//owner",
+        "/ owner ",
+        "/owner/x",
+        # Glance sets any attribute of its image object: with this one it saves another image.
+        "/image_id",
+        "/ image_id ",
+        "//image_id",
+        "/extra_properties",
+        "/__class__",
+    ],
 )
 async def test_a_project_can_not_take_or_publish_an_image_by_any_spelling_of_a_patch(
     only_wall: Client, noauth: StandIn, media_type: str, pointer: str
@@ -138,8 +152,51 @@ async def test_a_project_can_not_take_or_publish_an_image_by_any_spelling_of_a_p
             headers={"Content-Type": media_type},
         )
         assert answer.status == 403
-        assert b"that is for administrators" in answer.body
+        assert b"You may not change" in answer.body
     assert noauth.requests == []
+
+
+@pytest.mark.parametrize("pointer", ["/owner", "/image_id", "/base"])
+async def test_not_even_an_admin_changes_what_relproxys_records_rest_on(
+    only_wall: Client, noauth: StandIn, pointer: str
+) -> None:
+    image_id = await private(only_wall, "alice")
+    noauth.requests.clear()
+    answer = await only_wall.call(
+        "PATCH",
+        f"/v2/images/{image_id}",
+        project="ops",
+        roles="admin",
+        data=json.dumps([{"op": "replace", "path": pointer, "value": ABSENT}]),
+        headers={"Content-Type": PATCH},
+    )
+    assert answer.status == 403
+    assert noauth.requests == []
+
+
+async def test_no_cache_may_show_an_image_to_another_project(only_wall: Client) -> None:
+    image_id = await private(only_wall, "alice")
+    shown = await only_wall.get(f"/v2/images/{image_id}", project="alice")
+    assert shown.headers["Cache-Control"] == "private, no-store"
+    assert "X-Auth-Token" in shown.headers["Vary"]
+
+
+async def test_a_deleted_image_stays_a_relation_and_owns_nothing(wall: Wall) -> None:
+    created = await wall.client.create("x", "alice", fields={"instance_id": "1"})
+    image_id = created.json()["id"]
+    foreign = await wall.client.call("DELETE", f"/v2/images/{image_id}", project="bob")
+    assert foreign.status in {403, 404}
+    (relation,) = await wall.client.relations("instance_id=1")
+    assert relation["deleted_at"] is None
+    gone = await wall.client.call("DELETE", f"/v2/images/{image_id.upper()}", project="alice")
+    assert gone.status == 404
+    gone = await wall.client.call("DELETE", f"/v2/images/{image_id}", project="alice")
+    assert gone.status == 204
+    (relation,) = await wall.client.relations("instance_id=1")
+    assert relation["deleted_at"] is not None
+    wall.glance.requests.clear()
+    assert (await wall.client.get("/v2/images?instance_id=1", project="alice")).names == []
+    assert image_id not in wall.glance.requests[-1].target
 
 
 @pytest.mark.parametrize(

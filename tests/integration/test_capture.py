@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from typing import Any
 
 import pytest
@@ -190,6 +191,22 @@ async def test_a_create_is_recorded_though_its_client_has_gone(
     page = await store.relations(RelationQuery(instance_id="123"), limit=9, cursor=None)
     await store.close()
     assert [record.image_id for record in page.records] == list(trusting.images)
+
+
+async def test_a_create_that_is_cut_off_by_the_end_of_relproxy_is_told_to_the_log(
+    second_wall: Client, trusting: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sqlite3.connect(second_wall.store, isolation_level=None) as other:
+        create = asyncio.create_task(second_wall.create("snapshot", "alice", headers=TUPLE))
+        other.execute("BEGIN IMMEDIATE")  # Nobody else can write now.
+        await trusting.await_requests(1)
+        await second_wall.stop()
+        other.execute("ROLLBACK")
+    other.close()
+    await asyncio.gather(create, return_exceptions=True)
+    (image_id,) = trusting.images
+    told = [r for r in caplog.records if r.message in {"create in doubt", "record not kept"}]
+    assert any(image_id in str(vars(record)) for record in told)
 
 
 async def test_a_create_is_never_sent_twice(second_wall: Client, trusting: StandIn) -> None:

@@ -346,6 +346,86 @@ async def test_a_foreign_marker_and_an_unknown_one_get_the_same_answer(wall: Wal
     assert answers[0][0] == 400
 
 
+async def test_a_registry_that_fails_makes_no_marker_unknown(
+    only_wall: Client, noauth: StandIn
+) -> None:
+    marker = (await only_wall.create("a", "alice")).json()["id"]
+    noauth.faults.status = (503, b"busy")
+    assert (await only_wall.get(f"/v2/images?marker={marker}", project="alice")).status == 502
+
+
+async def test_one_projects_large_images_do_not_break_anothers_lists(
+    serve: Serve, noauth: StandIn
+) -> None:
+    client = await serve(
+        registries=[registry(noauth.url, "relproxy")], limits={"max_page_bytes": 20_000}
+    )
+    await client.create("bobs", "bob")
+    for number in range(10):
+        await client.create(f"alices-{number}", "alice", fields={"fat": "x" * 8000})
+    assert (await client.get("/v2/images", project="bob")).names == ["bobs"]
+    # And whose they are gets them, in smaller pages than were asked for.
+    own = [f"alices-{number}" for number in range(9, -1, -1)]
+    assert (await client.get("/v2/images", project="alice")).names == own
+    everything = await client.get("/v2/images", project="ops", roles="admin")
+    assert everything.names == [*own, "bobs"]
+
+
+@pytest.mark.parametrize(
+    "query", ["id=in:{own},{id}", "name=in:mine,{name}", "limit=1&name={name}"]
+)
+async def test_a_list_costs_the_same_whether_a_foreign_image_matches_or_none_does(
+    only_wall: Client, noauth: StandIn, query: str
+) -> None:
+    """What is read and hidden tells by the time it takes."""
+    own = (await only_wall.create("mine", "alice")).json()["id"]
+    foreign = (await only_wall.create("payroll", "bob")).json()["id"]
+    absent = "11111111-2222-4333-8444-555555555555"
+    calls = []
+    for image_id, name in ((foreign, "payroll"), (absent, "nothing")):
+        noauth.requests.clear()
+        target = f"/v2/images?{query.format(own=own, id=image_id, name=name)}"
+        answer = await only_wall.get(target, project="alice")
+        assert "payroll" not in answer.names
+        asked = [r.target.replace(image_id, absent).replace(name, "N") for r in noauth.requests]
+        calls.append(asked)
+    assert calls[0] == calls[1]
+
+
+@pytest.mark.parametrize("limit", [7, 25, 100, 1000])
+async def test_a_registry_that_gives_less_at_a_time_than_configured_loses_no_image(
+    only_wall: Client, noauth: StandIn, limit: int
+) -> None:
+    noauth.max_limit = 20
+    names: list[str] = []
+    for number in range(60):
+        is_own = number % 3 > 0
+        name = f"{'own' if is_own else 'public'}-{number}"
+        if is_own:
+            await only_wall.create(name, "bob")
+        else:
+            noauth.add_image(name=name, visibility="public")
+        names.insert(0, name)
+    pages = [page async for page in walked(only_wall, f"/v2/images?limit={limit}", "bob")]
+    assert [name for page in pages for name in page] == names
+    assert all(len(page) == limit for page in pages[:-1])
+
+
+async def test_many_own_images_among_more_foreign_ones_fit_one_request(
+    only_wall: Client, noauth: StandIn
+) -> None:
+    await asyncio.gather(*(only_wall.create(f"own-{n}", "bob") for n in range(839)))
+    for _ in range(2500):
+        noauth.add_image(name="foreign", visibility="private")
+    noauth.requests.clear()
+    answer = await only_wall.get("/v2/images?limit=1000", project="bob")
+    assert answer.status == 200
+    assert sorted(answer.names) == sorted(f"own-{n}" for n in range(839))
+    expected = [i["name"] for i in reversed(noauth.images.values()) if i["name"] != "foreign"]
+    assert answer.names == expected
+    assert len(noauth.requests) <= 40
+
+
 @pytest.mark.parametrize("marker", ["..%2Ftasks", "x%2Ffile", "%E2%82%AC", "a" * 100, ""])
 async def test_a_marker_that_is_no_id_leads_nowhere(
     only_wall: Client, noauth: StandIn, marker: str

@@ -7,6 +7,7 @@ import pytest
 
 from lab.stand_in import StandIn
 from tests.integration.conftest import EAST, WEST, Client, Serve, registry
+from tests.integration.recorder import exchanged
 from tests.integration.test_lists import walked
 
 
@@ -140,6 +141,23 @@ async def test_a_path_that_servers_may_resolve_differently_is_refused(
 ) -> None:
     answer = await second_wall.get(target, project="alice")
     assert answer.status == 400
+    assert trusting.requests == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"CONNECT /v2/x HTTP/1.1\r\nHost: a",
+        b"CONNECT a:80 HTTP/1.1\r\nHost: a",
+        b"TRACE /v2/x HTTP/1.1\r\nHost: a",
+        b"PUT /v2/images/x/file HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked",
+    ],
+)
+async def test_what_would_be_another_request_upstream_is_refused(
+    second_wall: Client, trusting: StandIn, head: bytes
+) -> None:
+    answer = await exchanged(second_wall.url, head + b"\r\nConnection: close\r\n\r\n0\r\n\r\n")
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
     assert trusting.requests == []
 
 

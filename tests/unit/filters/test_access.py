@@ -10,7 +10,7 @@ from relproxy.errors import (
     UnauthenticatedError,
 )
 from relproxy.filters.access import create_objection, effect_objection, objection
-from relproxy.filters.base import UNKNOWN, CreateBody, Operation
+from relproxy.filters.base import UNKNOWN, BodyEffect, CreateBody, Operation
 from relproxy.filters.capture import BodyMetadata
 from relproxy.model import Access, Caller, Treatment
 from tests.unit.given import UUID
@@ -84,7 +84,9 @@ def test_a_path_tells_nothing_to_nobody() -> None:
 def create(
     *, chosen_id: str | None = None, owner: str | None = None, effect: str | None = None
 ) -> CreateBody:
-    return CreateBody(BodyMetadata(), b"{}", chosen_id, owner, effect)
+    return CreateBody(
+        BodyMetadata(), b"{}", chosen_id, owner, BodyEffect(effect) if effect else None
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,9 +132,16 @@ def test_an_admin_may_create_anything() -> None:
 
 
 def test_an_effect_is_refused_in_a_sentence() -> None:
-    refusal = effect_objection("change the owner of an image")
+    refusal = effect_objection(BodyEffect("publish an image"), MEMBER)
 
+    assert refusal is not None
     assert refusal.status == 403
-    assert refusal.sentence == (
-        "You may not change the owner of an image: that is for administrators."
-    )
+    assert refusal.sentence == "You may not publish an image: that is for administrators."
+    assert effect_objection(BodyEffect("publish an image"), ADMIN) is None
+
+
+def test_what_is_for_nobody_is_not_for_an_admin_either() -> None:
+    refusal = effect_objection(BodyEffect("change 'image_id'", is_for_nobody=True), ADMIN)
+
+    assert refusal is not None
+    assert refusal.sentence == "You may not change 'image_id': nobody may, here."

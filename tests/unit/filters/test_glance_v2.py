@@ -340,7 +340,7 @@ def test_what_a_create_says_is_read() -> None:
     )
 
     assert said.metadata == BodyMetadata(UUID, "i", "n")
-    assert (said.chosen_id, said.owner, said.admin_effect) == (ID, "p1", None)
+    assert (said.chosen_id, said.owner, said.effect) == (ID, "p1", None)
 
 
 def test_a_null_says_nothing() -> None:
@@ -349,7 +349,7 @@ def test_a_null_says_nothing() -> None:
     )
 
     assert said.metadata == BodyMetadata()
-    assert (said.chosen_id, said.owner, said.admin_effect) == (None, None, None)
+    assert (said.chosen_id, said.owner, said.effect) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -406,12 +406,12 @@ def test_a_create_that_is_no_json_object_is_refused(body: bytes) -> None:
     ids=json.dumps,
 )
 def test_a_create_that_publishes_or_places_is_for_administrators(document: dict[str, Any]) -> None:
-    assert GLANCE.read_create(as_json(document)).admin_effect is not None
+    assert GLANCE.read_create(as_json(document)).effect is not None
 
 
 @pytest.mark.parametrize("visibility", ["private", "shared"])
 def test_a_private_create_is_for_everyone(visibility: str) -> None:
-    assert GLANCE.read_create(as_json({"visibility": visibility})).admin_effect is None
+    assert GLANCE.read_create(as_json({"visibility": visibility})).effect is None
 
 
 @pytest.mark.parametrize("value", [5, True, ["p1"], {"a": 1}, ""], ids=json.dumps)
@@ -455,8 +455,8 @@ def test_a_patch_of_what_an_image_belongs_to_is_for_administrators(pointer: str,
     newer = as_json([{"op": op, "path": pointer, "value": "x"}])
     older = as_json([{op: pointer, "value": "x"}])
 
-    assert GLANCE.admin_effect(UPDATE, newer) is not None
-    assert GLANCE.admin_effect(UPDATE, older) is not None
+    assert GLANCE.effect(UPDATE, newer) is not None
+    assert GLANCE.effect(UPDATE, older) is not None
 
 
 @pytest.mark.parametrize(
@@ -478,7 +478,7 @@ def test_a_patch_of_what_an_image_belongs_to_is_for_administrators(pointer: str,
     ],
 )
 def test_no_way_of_writing_a_patch_hides_what_it_touches(body: bytes) -> None:
-    assert GLANCE.admin_effect(UPDATE, body) is not None
+    assert GLANCE.effect(UPDATE, body) is not None
 
 
 @pytest.mark.parametrize(
@@ -499,11 +499,11 @@ def test_no_way_of_writing_a_patch_hides_what_it_touches(body: bytes) -> None:
 def test_a_patch_of_anything_else_is_for_the_owner(pointer: str) -> None:
     body = as_json([{"op": "add", "path": pointer, "value": "x"}, {"add": pointer, "value": "x"}])
 
-    assert GLANCE.admin_effect(UPDATE, body) is None
+    assert GLANCE.effect(UPDATE, body) is None
 
 
 def test_a_patch_of_nothing_has_no_effect() -> None:
-    assert GLANCE.admin_effect(UPDATE, b"[]") is None
+    assert GLANCE.effect(UPDATE, b"[]") is None
 
 
 @pytest.mark.parametrize(
@@ -521,19 +521,19 @@ def test_a_patch_of_nothing_has_no_effect() -> None:
 )
 def test_a_patch_that_is_no_list_of_changes_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequestError):
-        GLANCE.admin_effect(UPDATE, body)
+        GLANCE.effect(UPDATE, body)
 
 
 @pytest.mark.parametrize("pointer", [None, 5, ["/owner"], {"a": "/owner"}, True], ids=json.dumps)
 def test_a_pointer_that_is_no_string_does_no_harm(pointer: object) -> None:
     # Glance answers 400 to it.
-    assert GLANCE.admin_effect(UPDATE, as_json([{"op": "add", "path": pointer}])) is None
+    assert GLANCE.effect(UPDATE, as_json([{"op": "add", "path": pointer}])) is None
 
 
 def test_an_import_of_what_was_staged_is_for_the_owner() -> None:
     body = as_json({"method": {"name": "glance-direct"}, "stores": ["fast"]})
 
-    assert GLANCE.admin_effect(IMPORT, body) is None
+    assert GLANCE.effect(IMPORT, body) is None
 
 
 @pytest.mark.parametrize(
@@ -555,7 +555,7 @@ def test_an_import_of_what_was_staged_is_for_the_owner() -> None:
     ids=json.dumps,
 )
 def test_any_other_import_is_for_administrators(document: dict[str, Any]) -> None:
-    assert GLANCE.admin_effect(IMPORT, as_json(document)) is not None
+    assert GLANCE.effect(IMPORT, as_json(document)) is not None
 
 
 @pytest.mark.parametrize(
@@ -569,13 +569,13 @@ def test_any_other_import_is_for_administrators(document: dict[str, Any]) -> Non
 )
 def test_an_import_that_is_malformed_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequestError):
-        GLANCE.admin_effect(IMPORT, body)
+        GLANCE.effect(IMPORT, body)
 
 
 def test_other_operations_have_no_effect_of_their_bodies() -> None:
     upload = Operation("image-upload", Treatment.IMAGE, Access.OWN, f"/v2/images/{ID}/file")
 
-    assert GLANCE.admin_effect(upload, b"\x00any bytes") is None
+    assert GLANCE.effect(upload, b"\x00any bytes") is None
 
 
 # -- one image
