@@ -105,13 +105,12 @@ class Pager:
             found.is_exhausted = not any(s.rows or s.has_more for s in sources)
 
     async def _refill(self, source: _Source, wanted: int) -> None:
-        if source.rows or not source.has_more:
-            return
-        page = await self._page(source.query, min(wanted, self._max_limit), source.marker)
-        # A row without an id that two readers would read alike is nobody's to see.
-        source.rows = [row for row in page.rows if row.facts.id is not None]
-        source.marker = page.next_marker
-        source.has_more = page.next_marker is not None
+        while not source.rows and source.has_more:
+            page = await self._page(source.query, min(wanted, self._max_limit), source.marker)
+            # A row without an id that two readers would read alike is nobody's to see.
+            source.rows = [row for row in page.rows if row.facts.id is not None]
+            source.marker = page.next_marker
+            source.has_more = page.next_marker is not None
 
     async def _ordered(self, query: ListQuery, live: Sequence[_Source]) -> Sequence[Row]:
         """Let the registry sort the first rows of each source; return those whose place is certain.

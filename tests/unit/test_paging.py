@@ -3,7 +3,10 @@ from __future__ import annotations
 import pytest
 
 from relproxy.errors import ListTooCostlyError
-from relproxy.paging import Found, PageBudget
+from relproxy.filters.base import Page, Row
+from relproxy.filters.query import ListQuery
+from relproxy.filters.visibility import ImageFacts
+from relproxy.paging import Found, PageBudget, Pager
 from tests.unit.fake_registry import (
     EVERYTHING,
     PUBLIC,
@@ -11,6 +14,7 @@ from tests.unit.fake_registry import (
     FakeRegistry,
     by_ids,
     ids_of,
+    only,
     pager,
 )
 
@@ -300,3 +304,21 @@ async def test_every_end_that_is_deleted_only_costs_another_round() -> None:
     )
 
     assert ids_of(found) == list("acxz")
+
+
+async def test_a_page_of_unreadable_rows_does_not_end_its_stream() -> None:
+    images = {"a": "private", "b": "public", "c": "public", "d": "private"}
+    registry = FakeRegistry(images)
+
+    async def fetch(query: ListQuery, limit: int, marker: str | None) -> Page:
+        page = await registry.fetch(query, limit, marker)
+        unreadable = ImageFacts(None, None, None, None)
+        rows = tuple(Row(unreadable, r.raw) if r.facts.id == "b" else r for r in page.rows)
+        return Page(rows, page.next_marker, page.envelope)
+
+    found = Found(wanted=1, marker=None)
+    readable = Pager(fetch, only(images), budget=PageBudget(50), max_limit=1000, max_ids=9)
+    for expected in ("a", "c", "d"):
+        await readable.merge(EVERYTHING, [*by_ids("ad", size=2), PUBLIC], found)
+        assert ids_of(found)[-1:] == [expected]
+        found = Found(wanted=1, marker=expected)
