@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from relproxy.errors import BadRequestError
 from relproxy.networks import Address
 
 HeaderPair = tuple[bytes, bytes]
@@ -37,15 +38,18 @@ class Headers:
             if folded(key) == wanted
         )
 
-    def believed(self, name: str) -> tuple[str, ...]:
-        """Return each value of `name`; raises `ValueError` if one is spelled with `_`.
+    def vouched(self, name: str) -> str | None:
+        """Return the one value of a field that somebody is believed for, or None.
 
-        A front that replaces `X-Roles` may let a client's `X_Roles` pass: nobody vouches for it.
+        Raises `BadRequestError` where it is given more than once, or spelled with `_`: a front that
+        replaces `X-Roles` may let a client's `X_Roles` pass.
         """
-        wanted = folded(name)
-        if any(folded(key) == wanted and b"_" in key for key, _ in self.pairs):
-            raise ValueError(name)
-        return self.values(name)
+        values = self.values(name)
+        if any(folded(key) == folded(name) and b"_" in key for key, _ in self.pairs):
+            raise BadRequestError(f"The header '{name}' is spelled with '_': use '-'.")
+        if len(values) > 1:
+            raise BadRequestError(f"The header '{name}' is given more than once: send it once.")
+        return values[0] if values else None
 
     def first(self, name: str) -> str | None:
         """Return the first value of `name`, or None."""

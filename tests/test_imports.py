@@ -27,7 +27,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model": (),
     "errors": (),
     "networks": (),
-    "messages": ("networks",),
+    "messages": ("errors", "networks"),
     "logs": (),
     "tasks": (),
     "endpoints": (),

@@ -54,8 +54,8 @@ def read_capture(
     Headers from an untrusted source count for nothing and never make an error.
     """
     if is_trusted:
-        installation = _single(headers, names.installation)
-        instance = _single(headers, names.instance)
+        installation = headers.vouched(names.installation)
+        instance = headers.vouched(names.instance)
         if installation is not None or instance is not None:
             vouched = _whole(installation, instance, route_installation, names)
             return Capture(vouched, Grade.VOUCHED)
@@ -78,16 +78,6 @@ def checked_instance_id(value: object, name: str) -> str:
     if not isinstance(value, str) or not _INSTANCE_ID.fullmatch(value):
         raise BadRequestError(f"'{name}' is not 1 to 255 visible ASCII characters.")
     return value
-
-
-def _single(headers: Headers, name: str) -> str | None:
-    try:
-        values = headers.believed(name)
-    except ValueError as failure:
-        raise BadRequestError(f"The header '{name}' is spelled with '_': use '-'.") from failure
-    if len(values) > 1:
-        raise BadRequestError(f"The header '{name}' is given more than once: send it once.")
-    return values[0] if values else None
 
 
 def _whole(

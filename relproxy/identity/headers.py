@@ -29,27 +29,17 @@ class HeadersIdentity:
         """Read X-Project-Id, X-User-Id and X-Roles of a trusted peer."""
         if not is_in(head.peer, self._trusted):
             return None
-        status = _single(head, "X-Identity-Status")
-        project = _single(head, "X-Project-Id")
+        status = head.headers.vouched("X-Identity-Status")
+        project = head.headers.vouched("X-Project-Id")
         if not project or status not in {None, "Confirmed"}:
             return None
         if not _PROJECT.fullmatch(project):
             raise BadRequestError("The header 'X-Project-Id' is not a project id.")
         roles = _roles(head)
         is_admin = any(role.lower() in self._admin_roles for role in roles)
-        return Caller(project, _single(head, "X-User-Id"), roles, is_admin)
-
-
-def _single(head: RequestHead, name: str) -> str | None:
-    try:
-        values = head.headers.believed(name)
-    except ValueError as failure:
-        raise BadRequestError(f"The header '{name}' is spelled with '_': use '-'.") from failure
-    if len(values) > 1:
-        raise BadRequestError(f"The header '{name}' is given more than once: send it once.")
-    return values[0] if values else None
+        return Caller(project, head.headers.vouched("X-User-Id"), roles, is_admin)
 
 
 def _roles(head: RequestHead) -> frozenset[str]:
-    names = (_single(head, "X-Roles") or "").split(",")
+    names = (head.headers.vouched("X-Roles") or "").split(",")
     return frozenset(name.strip() for name in names if name.strip())
