@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from relproxy.config import Configuration
+from relproxy.config import Configuration, Registry
 from relproxy.errors import ConfigurationError
 
 PathParts = tuple[str | int, ...]
@@ -205,7 +205,10 @@ def _folded(value: object, setting: str) -> str:
 
 
 def _limits(registry: dict[str, Any], index: int) -> Iterator[_Problem]:
-    default, maximum = registry.get("default_limit", 25), registry.get("max_limit", 1000)
+    default, maximum = (
+        registry.get(name, Registry.model_fields[name].default)
+        for name in ("default_limit", "max_limit")
+    )
     if isinstance(default, int) and isinstance(maximum, int) and default > maximum:
         yield ("registries", index, "default_limit"), f"{default} is over max_limit, {maximum}"
 

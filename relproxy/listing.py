@@ -106,12 +106,7 @@ class Listing:
         page that it makes too large. For a project with too many images to ask for all are read.
         """
         streams = await self._own_and_public()
-        if streams is None:
-            await pager.walk(self._query, found)
-        elif len(streams) == 1:
-            await pager.walk(streams[0], found)
-        else:
-            await pager.merge(self._query, streams, found)
+        await self._find_in(pager, found, streams or (self._query,))
 
     async def _own_and_public(self) -> tuple[ListQuery, ...] | None:
         """Return the streams that hold all a project may see; None if they are too many."""
@@ -157,7 +152,9 @@ class Listing:
     async def _find_by_ids(self, pager: Pager, found: Found, images: Sequence[ImageKey]) -> None:
         self._only = frozenset(images)
         ids = tuple(dict.fromkeys(image.id for image in images))
-        streams = self._by_ids(ids or (NO_IMAGE,))
+        await self._find_in(pager, found, self._by_ids(ids or (NO_IMAGE,)))
+
+    async def _find_in(self, pager: Pager, found: Found, streams: Sequence[ListQuery]) -> None:
         if len(streams) == 1:
             await pager.walk(streams[0], found)
         else:

@@ -144,7 +144,7 @@ class _SentResponse(web.StreamResponse):
 def _head(request: web.BaseRequest, listener: str) -> RequestHead:
     return RequestHead(
         method=request.method,
-        target=request.path_qs if request.raw_path is None else request.raw_path,
+        target=request.raw_path,
         headers=Headers(tuple(request.raw_headers)),
         peer=_peer(request),
         listener=listener,
