@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 QUICK := tests/unit tests/properties tests/test_docs.py tests/test_imports.py
-WHOLE := tests/contract tests/integration tests/functional
+WHOLE := tests/contract tests/integration tests/durability tests/functional
 
 .PHONY: demo test unit verify verify-random lint clean
 

@@ -83,6 +83,24 @@ class Process:
                 self._child.wait()
         return self._child.returncode
 
+    def kill(self) -> None:
+        """End the child and its helpers at once, as a crash would."""
+        if self._child is not None and self._child.poll() is None:
+            os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+
+    def await_end(self) -> int:
+        """Wait until the child has ended by itself; return its exit status.
+
+        Raises `PartFailedError` if it doesn't.
+        """
+        if self._child is None:
+            raise PartFailedError(f"{self.name} was not started")
+        try:
+            return self._child.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise PartFailedError(f"{self.name} does not end:\n{self.tail()}") from None
+
     def tail(self, lines: int = 25) -> str:
         """Return the last lines of the child's output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

@@ -25,6 +25,7 @@ class Relproxy:
     settings: Mapping[str, Any]
     port: int = field(default_factory=free_port)
     admin_port: int = field(default_factory=free_port)
+    environment: Mapping[str, str] = field(default_factory=dict)
     _process: Process | None = None
 
     @property
@@ -50,7 +51,7 @@ class Relproxy:
         file = self.home / "relproxy.yaml"
         file.write_text(yaml.safe_dump(self._configuration()))
         argv = [sys.executable, "-m", "relproxy", "serve", "--config", str(file)]
-        self._process = Process("relproxy", argv, self.home / "relproxy.log")
+        self._process = Process("relproxy", argv, self.home / "relproxy.log", self.environment)
         self._process.start()
         self._process.await_http(f"{self.admin_url}/healthz")
 
@@ -58,10 +59,26 @@ class Relproxy:
         """End relproxy and return its exit status."""
         return self._process.stop() if self._process is not None else None
 
+    def kill(self) -> None:
+        """End relproxy as a crash would, and every process of it."""
+        if self._process is not None:
+            self._process.kill()
+
+    def await_end(self) -> int:
+        """Wait until relproxy has ended by itself; return its exit status, negative for a signal.
+
+        Raises `PartFailedError` if it doesn't.
+        """
+        if self._process is None:
+            raise RuntimeError("relproxy was not started")
+        return self._process.await_end()
+
     def _configuration(self) -> dict[str, Any]:
         return {
             "listeners": [{"name": "public", "bind": f"127.0.0.1:{self.port}"}],
             "admin": {"bind": f"127.0.0.1:{self.admin_port}"},
+            # The disk of a test is whatever it runs on.
+            "journal": {"directory": str(self.home / "journal"), "allow_volatile": True},
             "store": {"path": str(self.home / "relproxy.db")},
             **self.settings,
         }

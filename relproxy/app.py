@@ -6,6 +6,7 @@ a table here.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -17,11 +18,12 @@ import aiohttp
 from aiohttp import web
 
 from relproxy import config
-from relproxy.admin.health import Health, Probe
+from relproxy.admin.health import Health, Probe, Watched
+from relproxy.admin.journal import JournalView
 from relproxy.admin.listener import admin_application
 from relproxy.admin.relations import RelationsView
 from relproxy.endpoints import Endpoints
-from relproxy.errors import ConfigurationError
+from relproxy.errors import ConfigurationError, StoreRefusedError, StoreUnavailableError
 from relproxy.filters.base import Dialect
 from relproxy.filters.capture import MetadataHeaders
 from relproxy.filters.glance_v2 import GlanceV2
@@ -30,10 +32,23 @@ from relproxy.identity.headers import HeadersIdentity
 from relproxy.metrics import Metrics
 from relproxy.model import Tenancy
 from relproxy.proxy import Parts, Proxy
+from relproxy.recording import Recording
 from relproxy.routing import route_table
 from relproxy.server import InFlight, make_server
+from relproxy.settlement import (
+    Anonymous,
+    Asked,
+    Settlement,
+    SettlementParts,
+    front_credentials,
+)
+from relproxy.store.adoption import Adoption
 from relproxy.store.base import Store
-from relproxy.store.direct import DirectJournal
+from relproxy.store.host_journals import HostJournals
+from relproxy.store.journal import LocalJournal
+from relproxy.store.journal_room import JournalRoom, open_journal
+from relproxy.store.overlay import Overlay
+from relproxy.store.relay import Relay, RelayedJournal
 from relproxy.store.sqlite import SqliteStore
 from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream, open_session
@@ -62,18 +77,23 @@ async def running(configuration: config.Configuration) -> AsyncIterator[Running]
     can't be opened.
     """
     async with AsyncExitStack() as opened:
+        metrics = Metrics()
         store = _store(configuration.store)
         opened.push_async_callback(store.close)
-        await store.open()
+        await _open(store)
+        recorder = await _recorder(opened, configuration, store, metrics)
         session = await opened.enter_async_context(open_session(configuration.timeouts))
+        upstreams = _upstreams(configuration, session, metrics)
+        settlement = _settlement(configuration, recorder, upstreams, metrics)
+        watched = _background(opened, recorder, settlement)
         tasks = TaskSet()
         opened.push_async_callback(tasks.drain, configuration.timeouts.shutdown_s)
-        metrics = Metrics()
-        upstreams = _upstreams(configuration, session, metrics)
-        proxy = Proxy(_parts(configuration, store, upstreams, metrics, tasks))
+        proxy = Proxy(_parts(configuration, recorder, upstreams, metrics, tasks))
         probes = {r.name: _probe(r, upstreams[r.name]) for r in configuration.registries}
-        health = Health(store, probes, probe_s=configuration.timeouts.probe_s)
-        admin = admin_application(health, RelationsView(store), metrics)
+        health = Health(store, probes, watched, probe_s=configuration.timeouts.probe_s)
+        admin = admin_application(
+            health, RelationsView(recorder.overlay), JournalView(recorder.journals), metrics
+        )
         admin_address = await _listen_admin(opened, configuration, admin)
         in_flight = InFlight(metrics)
         runners = [
@@ -91,8 +111,91 @@ async def running(configuration: config.Configuration) -> AsyncIterator[Running]
         yield Running(listeners, admin_address)
 
 
+@dataclass(frozen=True, slots=True)
+class _Recorder:
+    """What remembers: this worker's journal, its way to the store, and what all of them know."""
+
+    journal: LocalJournal
+    relay: Relay
+    adoption: Adoption
+    journals: HostJournals
+    overlay: Overlay
+
+
 def _store(settings: config.Store) -> Store:
     return SqliteStore(settings.path)
+
+
+async def _open(store: Store) -> None:
+    """Open the store; one that is away for now is no reason not to serve what needs none."""
+    try:
+        await store.open()
+    except StoreRefusedError:
+        raise
+    except StoreUnavailableError as failure:
+        _LOG.error("store is away", extra={"reason": failure.sentence}, exc_info=failure)
+
+
+async def _recorder(
+    opened: AsyncExitStack, configuration: config.Configuration, store: Store, metrics: Metrics
+) -> _Recorder:
+    settings = configuration.journal
+    room = JournalRoom(settings.directory, allow_volatile=settings.allow_volatile)
+    slot = room.claim()
+    opened.callback(slot.release)
+    file = await asyncio.to_thread(open_journal, slot)
+    if slot.was_broken:
+        metrics.journals_broken.inc()
+    journal = LocalJournal(file)
+    opened.push_async_callback(journal.close)
+    journals = HostJournals(settings.directory)
+    opened.push_async_callback(journals.close)
+    relay = Relay(
+        journal,
+        store,
+        metrics,
+        confirm_wait_s=configuration.store.confirm_wait_s,
+        keep_delivered_s=settings.keep_delivered_s,
+    )
+    adoption = Adoption(room, journal, relay, metrics)
+    return _Recorder(journal, relay, adoption, journals, Overlay(journals, store))
+
+
+def _background(
+    opened: AsyncExitStack, recorder: _Recorder, settlement: Settlement
+) -> Mapping[str, Watched]:
+    """Start what runs beside the requests, and say how each can be seen to be alive."""
+    background = TaskSet()
+    opened.push_async_callback(recorder.relay.flush)
+    opened.push_async_callback(background.cancel)
+    return {
+        "relay": background.start(recorder.relay.run(), name="relay"),
+        "settlement": background.start(settlement.run(), name="settlement"),
+        "adoption": background.start(recorder.adoption.run(), name="adoption"),
+    }
+
+
+def _settlement(
+    configuration: config.Configuration,
+    recorder: _Recorder,
+    upstreams: Mapping[str, Upstream],
+    metrics: Metrics,
+) -> Settlement:
+    roles = frozenset(configuration.identity.admin_roles)
+    asked = {
+        registry.name: Asked(
+            upstreams[registry.name],
+            _DIALECTS[registry.dialect],
+            front_credentials(roles) if registry.upstream_identity == "headers" else Anonymous(),
+        )
+        for registry in configuration.registries
+    }
+    return Settlement(
+        SettlementParts(
+            recorder.journal, recorder.relay, asked, recorder.overlay, configuration.limits, metrics
+        ),
+        abandon_after_s=configuration.journal.abandon_after_s,
+    )
 
 
 def _identity(settings: config.Identity) -> IdentityProvider:
@@ -117,11 +220,18 @@ def _probe(registry: config.Registry, upstream: Upstream) -> Probe:
 
 def _parts(
     configuration: config.Configuration,
-    store: Store,
+    recorder: _Recorder,
     upstreams: Mapping[str, Upstream],
     metrics: Metrics,
     tasks: TaskSet,
 ) -> Parts:
+    recording = Recording(
+        upstreams,
+        RelayedJournal(recorder.journal, recorder.relay),
+        configuration.limits,
+        metrics,
+        goes_on_unrecorded=configuration.journal.when_unwritable == "forward",
+    )
     names = configuration.metadata_headers
     return Parts(
         routes=route_table(configuration, _DIALECTS),
@@ -129,10 +239,9 @@ def _parts(
         trusted_sources=configuration.trusted_sources.networks,
         metadata_headers=MetadataHeaders(names.installation, names.instance),
         upstreams=upstreams,
-        journal=DirectJournal(store),
-        owners=store,
-        images=store,
-        tombstones=store,
+        recording=recording,
+        owners=recorder.overlay,
+        images=recorder.overlay,
         limits=configuration.limits,
         metrics=metrics,
         tasks=tasks,

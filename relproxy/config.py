@@ -108,6 +108,7 @@ InstallationUUID = Annotated[str, AfterValidator(_installation)]
 PathPrefix = Annotated[str, AfterValidator(_prefix)]
 Network = Annotated[networks.Network, BeforeValidator(_network)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, strict=True)]
+LongSeconds = Annotated[float, Field(gt=0, le=90 * 86_400, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 
 
@@ -184,6 +185,40 @@ class Store(_Section):
         default="sqlite", description="sqlite: one file, for the relproxy of one host."
     )
     path: Path = Field(description="The SQLite file, on a disk of its host's own; not on tmpfs.")
+    confirm_wait_s: Seconds = Field(
+        default=2,
+        description="How long a create's answer waits for the store to have its record; then the "
+        "journal carries it, and the answer says X-Relproxy-Record: pending.",
+    )
+
+
+class Journal(_Section):
+    """Where creates are written down before they leave, so that none is lost."""
+
+    directory: Path = Field(
+        default=Path("/var/lib/relproxy/journal"),
+        description="A directory of this host's own, on a disk that outlives the process.",
+    )
+    allow_volatile: bool = Field(
+        default=False,
+        description="Whether it may be on tmpfs or in a container's own layer: its entries are "
+        "then lost with the machine's memory or the container.",
+    )
+    when_unwritable: Literal["refuse", "forward"] = Field(
+        default="refuse",
+        description="What happens to a create that needs a record while the journal can't be "
+        "written: refuse it with 503, or forward it unrecorded and count it.",
+    )
+    keep_delivered_s: LongSeconds = Field(
+        default=86_400,
+        description="How long an entry stays after the store has taken it: for longer than a "
+        "standby of the store can be behind when it is promoted.",
+    )
+    abandon_after_s: LongSeconds = Field(
+        default=900,
+        description="Age at which an entry in doubt is given up when the registry has no such "
+        "image: longer than the registry can still be at work on a create.",
+    )
 
 
 class Installation(_Section):
@@ -215,6 +250,11 @@ class Registry(_Section):
         default="refuse",
         description="Whether a non-admin may choose an image's id in tenancy relproxy: the answer "
         "to a taken one tells that a foreign image exists.",
+    )
+    assign_image_ids: bool = Field(
+        default=True,
+        description="Whether relproxy chooses the id of an image that it will record and whose "
+        "create names none, so that a create in doubt can be asked for.",
     )
     allows_anonymous: bool = Field(
         default=False,
@@ -309,6 +349,7 @@ class Configuration(_Section):
     identity: Identity = Identity()
     trusted_sources: TrustedSources = TrustedSources()
     metadata_headers: MetadataHeaderNames = MetadataHeaderNames()
+    journal: Journal = Journal()
     store: Store
     installations: tuple[Installation, ...] = ()
     registries: tuple[Registry, ...] = Field(min_length=1)

@@ -90,7 +90,26 @@ class StoreUnavailableError(RelproxyError):
     """The store can't be read or written now."""
 
     status = 503
+    retry_after_s: ClassVar[int | None] = 5
+
+
+class StoreRefusedError(StoreUnavailableError):
+    """The store will not be had by trying again: a newer schema, another host's file."""
+
+    retry_after_s = None
+
+
+class JournalUnavailableError(RelproxyError):
+    """What is about to be done can't be made durable first, so it isn't done."""
+
+    status = 503
     retry_after_s = 5
+
+
+class JournalRefusedError(RelproxyError):
+    """The journal's directory is not one that a journal may be kept in."""
+
+    status = 503
 
 
 class ListTooCostlyError(RelproxyError):

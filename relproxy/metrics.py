@@ -63,3 +63,48 @@ class Metrics:
             ("registry", "reason"),
             registry=own,
         )
+        self._add_those_of_the_journal(own)
+
+    def _add_those_of_the_journal(self, own: CollectorRegistry) -> None:
+        self.journal_in_doubt = Gauge(
+            "relproxy_journal_in_doubt",
+            "Entries of the journal that are not known to have succeeded or failed.",
+            registry=own,
+        )
+        self.journal_settled = Counter(
+            "relproxy_journal_settled",
+            "Entries in doubt that the registry itself has settled, by what they became.",
+            ("registry", "result"),
+            registry=own,
+        )
+        self.journals_broken = Counter(
+            "relproxy_journals_broken",
+            "Journal files that could not be read and were set aside.",
+            registry=own,
+        )
+        self.relay_delivered = Counter(
+            "relproxy_relay_delivered",
+            "Entries that the store has taken.",
+            registry=own,
+        )
+        self.relay_failures = Counter(
+            "relproxy_relay_failures",
+            "Batches that the store did not take; each is tried again.",
+            registry=own,
+        )
+        self.relay_put_again = Counter(
+            "relproxy_relay_put_again",
+            "Entries put again because another server took the place of the store's.",
+            registry=own,
+        )
+        self.relay_lag_seconds = Gauge(
+            "relproxy_relay_lag_seconds",
+            "Age of the oldest entry that the store has not taken; 0 if it has all.",
+            registry=own,
+        )
+        self.relay_put_seconds = Histogram(
+            "relproxy_relay_put_seconds",
+            "Time that the store takes for one batch.",
+            buckets=_SECONDS,
+            registry=own,
+        )

@@ -70,11 +70,18 @@ class Capture:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What a create is about to do, known before it leaves for the registry."""
+    """What a create is about to do, known before it leaves for the registry.
+
+    `image_id` is the id that goes upstream, None where the registry chooses; `is_assigned` says
+    that relproxy chose it. `image_name` is what the create calls the image, to look for it by.
+    """
 
     registry: str
     caller_project: str | None
     capture: Capture | None
+    image_id: str | None = None
+    is_assigned: bool = False
+    image_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,33 @@ class ImageRecord:
     capture: Capture | None
     recorded_at: datetime
     deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Burial:
+    """An image was deleted through relproxy at `at`: its records up to then are a dead image's."""
+
+    registry: str
+    image_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerChange:
+    """The registry took `project` as the owner of the image that was created at `created_at`.
+
+    Of several changes of one image the latest by `at` holds, in whatever order they arrive.
+    """
+
+    registry: str
+    image_id: str
+    created_at: str
+    project: str
+    at: datetime
+
+
+# What a store is told, in order per image; each may be told again and then changes nothing.
+Change = ImageRecord | Burial | OwnerChange
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ leads upstream. Whatever goes wrong becomes a refusal in one place, in the regis
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
@@ -26,9 +25,7 @@ from relproxy.errors import (
     BadRequestError,
     MethodNotAllowedError,
     NotFoundError,
-    NothingSentError,
     RelproxyError,
-    StoreUnavailableError,
     UnauthenticatedError,
 )
 from relproxy.exchange import Exchange, exchange_for
@@ -43,9 +40,10 @@ from relproxy.inspection import Inspector
 from relproxy.listing import Listing, ListTools
 from relproxy.messages import Headers, Request, RequestBody, Response, ResponseHead
 from relproxy.metrics import Metrics
-from relproxy.model import Access, Capture, Intent, Treatment
+from relproxy.model import Access, Capture, Treatment
 from relproxy.networks import Network, is_in
-from relproxy.store.base import Delivery, Entry, ImageLookup, Journal, OwnerLookup, Tombstones
+from relproxy.recording import Recording
+from relproxy.store.base import ImageLookup, OwnerLookup
 from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream
 
@@ -63,10 +61,9 @@ class Parts:
     trusted_sources: tuple[Network, ...]
     metadata_headers: MetadataHeaders
     upstreams: Mapping[str, Upstream]
-    journal: Journal
+    recording: Recording
     owners: OwnerLookup
     images: ImageLookup
-    tombstones: Tombstones
     limits: Limits
     metrics: Metrics
     tasks: TaskSet
@@ -126,7 +123,7 @@ class Proxy:
             raise BadRequestError("'id' has to be a UUID in lower case with hyphens.")
         # From here the create isn't cancelled with its client: what the registry makes is recorded.
         return await self._parts.tasks.finish(
-            self._recorded_create(exchange, said.stripped, capture), name="create"
+            self._parts.recording.create(exchange, said, capture), name="create"
         )
 
     def _capture(self, exchange: Exchange, said: CreateBody) -> Capture | None:
@@ -146,57 +143,6 @@ class Proxy:
         refused = create_objection(said, exchange.caller, may_choose_id=may_choose_id)
         if refused is not None:
             raise refused
-
-    async def _recorded_create(
-        self, exchange: Exchange, body: bytes, capture: Capture | None
-    ) -> Response:
-        project = exchange.caller.project if exchange.caller else None
-        entry = await self._parts.journal.begin(Intent(exchange.registry, project, capture))
-        try:
-            response = await self._forward(exchange, body)
-            answer = await whole_response(response, max_bytes=self._parts.limits.max_page_bytes)
-        except (NothingSentError, BadRequestError):
-            await self._abandon(entry)
-            raise
-        except (Exception, asyncio.CancelledError) as failure:
-            await self._doubt(entry, repr(failure))
-            raise
-        status = response.head.status
-        if status == HTTPStatus.CREATED:
-            return await self._completed(exchange, entry, response.head, answer)
-        if 300 <= status < 500:
-            await self._abandon(entry)
-        else:
-            # Not abandoned: the registry may have made the image.
-            await self._doubt(entry, f"the registry answered {status}")
-        return whole(response.head, answer)
-
-    async def _completed(
-        self, exchange: Exchange, entry: Entry, head: ResponseHead, answer: bytes
-    ) -> Response:
-        try:
-            image = exchange.dialect.created_image(answer)
-            delivery = await self._parts.journal.complete(entry, image)
-        except (Exception, asyncio.CancelledError) as failure:
-            await self._doubt(entry, f"{failure!r}, location {head.headers.first('Location')}")
-            raise
-        metrics = self._parts.metrics
-        metrics.records.labels(exchange.registry, delivery.value).inc()
-        if entry.intent.capture is not None:
-            metrics.captures.labels(exchange.registry, entry.intent.capture.grade.value).inc()
-        response = whole(head, answer)
-        if delivery is Delivery.CONFIRMED:
-            return response
-        headers = response.head.headers.with_added(("X-Relproxy-Record", delivery.value))
-        return Response(ResponseHead(head.status, head.reason, headers), answer)
-
-    async def _abandon(self, entry: Entry) -> None:
-        self._parts.metrics.records.labels(entry.intent.registry, "abandoned").inc()
-        await self._parts.journal.abandon(entry)
-
-    async def _doubt(self, entry: Entry, reason: str) -> None:
-        self._parts.metrics.records.labels(entry.intent.registry, "in_doubt").inc()
-        await self._parts.journal.doubt(entry, reason)
 
     # -- list: filter
 
@@ -221,27 +167,18 @@ class Proxy:
                 refused = effect_objection(effect, exchange.caller)
                 if refused is not None:
                     raise refused
+            if effect is not None and effect.changes_owner:
+                return await self._parts.tasks.finish(
+                    self._parts.recording.owner_change(exchange, body), name="owner"
+                )
         if exchange.is_only_wall and not exchange.is_admin:
             image = await self._own_or_visible(exchange)
             if exchange.match.operation.name == "image-show":
                 return image
         response = await self._forward(exchange, body)
         if exchange.match.operation.name == "image-delete" and response.head.status == 204:
-            await self._bury(exchange)
+            await self._parts.tasks.finish(self._parts.recording.bury(exchange), name="bury")
         return response
-
-    async def _bury(self, exchange: Exchange) -> None:
-        """Mark the record of an image that the registry has deleted; the delete itself is done."""
-        image_id = (exchange.match.operation.image_id or "").lower()
-        try:
-            await self._parts.tombstones.bury(exchange.registry, image_id)
-        except StoreUnavailableError as failure:
-            # Its record stays live: queries name an image that the registry no longer lists.
-            _LOG.warning(
-                "record not buried",
-                extra={"registry": exchange.registry, "image_id": image_id},
-                exc_info=failure,
-            )
 
     async def _own_or_visible(self, exchange: Exchange) -> Response:
         """Return the registry's answer for the image, if the caller may do this with it.

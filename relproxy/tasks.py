@@ -39,6 +39,10 @@ class TaskSet:
             task.add_done_callback(_log_failure)
             raise
 
+    async def cancel(self) -> None:
+        """End the running tasks."""
+        await self.drain(0)
+
     async def drain(self, timeout_s: float) -> None:
         """Wait for the running tasks, then cancel those that are still running."""
         if not self._tasks:

@@ -34,7 +34,20 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "metrics": ("__version__",),
     "filters.*": ("filters", *VALUES),
     "identity.*": ("identity.base", *VALUES),
+    "failpoints": (),
     "store.*": ("store.base", *VALUES),
+    "store.journal_file": ("store.base", *VALUES),
+    "store.journal_room": ("store.journal_file", *VALUES),
+    "store.journal": ("failpoints", "store.base", "store.journal_file", *VALUES),
+    "store.host_journals": ("store.base", "store.journal_file", "store.journal_room", *VALUES),
+    "store.overlay": ("store.base", "store.host_journals", "store.journal_file", *VALUES),
+    "store.relay": (
+        *("failpoints", "metrics", "store.base", "store.journal", "store.journal_file", *VALUES),
+    ),
+    "store.adoption": (
+        *("metrics", "store.base", "store.journal", "store.journal_file", "store.journal_room"),
+        *("store.relay", *VALUES),
+    ),
     "config": ("filters.target", *VALUES),
     "config_file": ("config", *VALUES),
     "bodies": ("filters", *VALUES),
@@ -58,16 +71,31 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         ),
         *("upstream", *VALUES),
     ),
+    "recording": (
+        *("bodies", "config", "exchange", "failpoints", "filters", "metrics", "store.base"),
+        *("upstream", *VALUES),
+    ),
+    "settlement": (
+        *("bodies", "config", "filters", "metrics", "store.base", "store.journal"),
+        *("store.journal_file", "store.relay", "upstream", *VALUES),
+    ),
     "proxy": (
         *("bodies", "config", "exchange", "filters", "identity.base", "inspection", "listing"),
-        "metrics",
+        *("metrics", "recording"),
         *("routing", "store.base", "tasks", "upstream", *VALUES),
     ),
     "server": ("metrics", *VALUES),
-    "admin.*": ("admin", "filters", "metrics", "store.base", "upstream", *VALUES),
+    "admin.*": (
+        *("admin", "filters", "metrics", "store.base", "store.host_journals"),
+        *("store.journal_file", "upstream", *VALUES),
+    ),
     "app": (
-        *("admin", "config", "endpoints", "filters", "identity", "metrics", "proxy", "routing"),
-        *("server", "store", "tasks", "upstream", *VALUES),
+        *("admin", "config", "endpoints", "filters", "identity", "metrics", "proxy", "recording"),
+        *("routing", "server", "settlement", "store", "tasks", "upstream", *VALUES),
+    ),
+    "cli.journal": (
+        *("admin.journal", "config_file", "store.base", "store.journal", "store.journal_file"),
+        *("store.journal_room", *VALUES),
     ),
     "cli.*": ("app", "config", "config_file", "logs", *VALUES),
     "__main__": ("__version__", "cli"),
@@ -82,7 +110,9 @@ DRIVERS: dict[str, frozenset[str]] = {
     "prometheus_client": frozenset({"metrics", "admin.listener"}),
 }
 # The flow speaks in values, not in one server's or one client's classes.
-FLOW = frozenset({"proxy", "listing", "inspection", "paging", "exchange", "routing"})
+FLOW = frozenset(
+    {"proxy", "recording", "settlement", "listing", "inspection", "paging", "exchange", "routing"}
+)
 FLOW_NEVER = frozenset({"aiohttp", "aiosqlite", "asyncpg"})
 # What filters/ decides is decided on values alone: no I/O, no waiting.
 PURE_NEVER = FLOW_NEVER | {"asyncio", "socket", "sqlite3", "ssl", "threading"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from aiohttp import web
 
@@ -28,6 +29,14 @@ class Probe:
     must_refuse: bool
 
 
+class Watched(Protocol):
+    """Work in the background that never ends by itself, such as a task."""
+
+    def done(self) -> bool:
+        """Tell whether it has ended."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PartHealth:
     """One part's own word."""
@@ -39,9 +48,17 @@ class PartHealth:
 class Health:
     """Answers /healthz and /readyz."""
 
-    def __init__(self, store: Store, probes: Mapping[str, Probe], *, probe_s: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        probes: Mapping[str, Probe],
+        watched: Mapping[str, Watched],
+        *,
+        probe_s: float,
+    ) -> None:
         self._store = store
         self._probes = probes
+        self._watched = watched
         self._probe_s = probe_s
         self.is_draining = False
 
@@ -52,8 +69,10 @@ class Health:
     async def readyz(self, request: web.Request) -> web.Response:
         """Say which parts are ready; 200 if traffic should come here, else 503.
 
-        The store has to work, and at least one registry: a relproxy in front of several must not
-        leave the path of all because one is away. `?registry=NAME` asks about one alone.
+        The work in the background has to go on, and at least one registry has to be there: a
+        relproxy in front of several must not leave the path of all because one is away. A store
+        that is away is shown and turns nothing red, because it is away for every relproxy alike,
+        and creates go on without it. `?registry=NAME` asks about one registry alone.
         """
         asked = request.query.get("registry")
         if asked is not None and asked not in self._probes:
@@ -63,11 +82,14 @@ class Health:
             self._store_health(), *(self._registry_health(name) for name in names)
         )
         has_registry = any(health.is_ready for health in found)
-        is_ready = store.is_ready and has_registry and not self.is_draining
+        background = {name: _background_health(work) for name, work in self._watched.items()}
+        goes_on = all(health.is_ready for health in background.values())
+        is_ready = has_registry and goes_on and not self.is_draining
         status = "draining" if self.is_draining else "ready" if is_ready else "not ready"
         body = {
             "status": status,
             "store": _shown(store),
+            "background": {name: _shown(health) for name, health in background.items()},
             "registries": {n: _shown(health) for n, health in zip(names, found, strict=True)},
         }
         return web.json_response(body, status=200 if is_ready else 503)
@@ -97,6 +119,12 @@ class Health:
             return PartHealth(is_ready=False, reason=_OPEN)
         # Any answer below 500 shows that it is there.
         return PartHealth(is_ready=status < 500, reason=f"The registry answers {status}.")
+
+
+def _background_health(work: Watched) -> PartHealth:
+    if work.done():
+        return PartHealth(is_ready=False, reason="It has ended; the log says why.")
+    return PartHealth(is_ready=True, reason="It is at work.")
 
 
 def _shown(health: PartHealth) -> dict[str, object]:

@@ -6,12 +6,13 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from relproxy.admin.health import Health
+from relproxy.admin.journal import JournalView
 from relproxy.admin.relations import RelationsView
 from relproxy.metrics import Metrics
 
 
 def admin_application(
-    health: Health, relations: RelationsView, metrics: Metrics
+    health: Health, relations: RelationsView, journal: JournalView, metrics: Metrics
 ) -> web.Application:
     """Return the application that serves operators."""
 
@@ -24,4 +25,5 @@ def admin_application(
     application.router.add_get("/readyz", health.readyz)
     application.router.add_get("/metrics", show_metrics)
     application.router.add_get("/v1/relations", relations.relations)
+    application.router.add_get("/v1/journal", journal.in_doubt)
     return application

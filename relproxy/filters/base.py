@@ -42,11 +42,12 @@ class Operation:
 class BodyEffect:
     """What a body does that not everyone may: `deed` completes the sentence "You may not …".
 
-    An admin may, unless `is_for_nobody`.
+    An admin may, unless `is_for_nobody`. `changes_owner` says that a record has to follow.
     """
 
     deed: str
     is_for_nobody: bool = False
+    changes_owner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,15 @@ class CreateBody:
     """What a create says, as far as relproxy needs it.
 
     `stripped` is the body without the reserved properties: the very bytes that came in where it
-    had none. `effect` is what not everyone may do, or None.
+    had none. `has_id` says that it names an id in any way, be it null; `name` is what it calls the
+    image; `effect` is what not everyone may do, or None.
     """
 
     metadata: BodyMetadata
     stripped: bytes
     chosen_id: str | None
+    has_id: bool
+    name: str | None
     owner: str | None
     effect: BodyEffect | None
 
@@ -104,6 +108,10 @@ class Dialect(Protocol):
         """Read the body of a create. Raises `BadRequestError` if it is malformed."""
         ...
 
+    def with_image_id(self, body: bytes, image_id: str) -> bytes:
+        """Return the body of a create with an id that relproxy has chosen; it named none."""
+        ...
+
     def effect(self, operation: Operation, body: bytes) -> BodyEffect | None:
         """Say what not everyone may do with this body; None if there is nothing.
 
@@ -121,6 +129,10 @@ class Dialect(Protocol):
 
     def image_path(self, image_id: str) -> str:
         """Return the path of one image."""
+        ...
+
+    def named_images_target(self, name: str) -> str:
+        """Return the target of a list of the images of one name, of every visibility."""
         ...
 
     def page(self, body: bytes) -> Page:

@@ -5,9 +5,18 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
-from relproxy.model import CreatedImage, ImageKey, ImageRecord, InstanceQuery, Intent, Ownership
+from relproxy.model import (
+    Change,
+    CreatedImage,
+    ImageKey,
+    ImageRecord,
+    InstanceQuery,
+    Intent,
+    Ownership,
+)
 
 
 class OwnerLookup(Protocol):
@@ -72,19 +81,7 @@ class Relations(Protocol):
         ...
 
 
-class Tombstones(Protocol):
-    """Which images are gone?"""
-
-    async def bury(self, registry: str, image_id: str) -> None:
-        """Mark the records of an image as those of a deleted one; harmless if there are none.
-
-        They stay readable as relations, own nothing and are found for nobody's instance. Raises
-        `StoreUnavailableError`.
-        """
-        ...
-
-
-class Store(OwnerLookup, ImageLookup, Relations, Tombstones, Protocol):
+class Store(OwnerLookup, ImageLookup, Relations, Protocol):
     """The shared, durable records."""
 
     async def open(self) -> None:
@@ -95,16 +92,45 @@ class Store(OwnerLookup, ImageLookup, Relations, Tombstones, Protocol):
         """Give up every connection."""
         ...
 
-    async def put(self, records: Sequence[ImageRecord]) -> None:
-        """Write records durably, all or none; writing one again changes nothing.
+    async def put(self, changes: Sequence[Change]) -> str | None:
+        """Make changes durable in their order, all or none; making one again changes nothing.
 
-        A record that exists keeps its project, and a claimed instance is replaced by a vouched one
-        only. Raises `StoreUnavailableError`.
+        A record that exists keeps its project, whatever a second capture says, and a claimed
+        instance is replaced by a vouched one only. A burial marks the image's live records that
+        were recorded until then; they stay readable as relations, own nothing and are found for
+        nobody's instance. An owner change applies to a record that exists and whose owner was not
+        changed later.
+
+        Returns the identity of the server that took them, which changes when another takes its
+        place and may lack what the first had acknowledged (PostgreSQL: system identifier and
+        timeline); None for a store that can't be replaced so. Raises `StoreUnavailableError`.
         """
         ...
 
     async def check(self) -> None:
         """Do the least that shows the store works. Raises `StoreUnavailableError`."""
+        ...
+
+    async def registries(self) -> frozenset[str]:
+        """Return the names of the registries that records name, or ever named.
+
+        Raises `StoreUnavailableError`.
+        """
+        ...
+
+    async def rename_registry(self, old: str, new: str) -> None:
+        """Let every record of the registry `old` name `new`.
+
+        Raises `StoreUnavailableError`, and `BadRequestError` if no record names `old` or some
+        already name `new`.
+        """
+        ...
+
+    async def purge(self, *, deleted_before: datetime, at_most: int) -> int:
+        """Forget records of images that were deleted before then; return how many it was.
+
+        `at_most` bounds one call. Raises `StoreUnavailableError`.
+        """
         ...
 
 
@@ -115,28 +141,59 @@ class Delivery(enum.Enum):
     PENDING = "pending"
 
 
+class EntryKind(enum.StrEnum):
+    """What an entry of the journal is about."""
+
+    CREATE = "create"
+    OWNER = "owner"
+    BURIAL = "burial"
+
+
+class EntryState(enum.StrEnum):
+    """Where an entry is; `relproxy.store.journal.NEXT` says what may follow."""
+
+    BEGUN = "begun"
+    IN_DOUBT = "in_doubt"
+    COMPLETED = "completed"
+    DELIVERED = "delivered"
+    ABANDONED = "abandoned"
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One create in the journal."""
+    """One create, or one change of an owner, in the journal."""
 
+    id: str
+    kind: EntryKind
     intent: Intent
+    begun_at: datetime
 
 
 class Journal(Protocol):
     """Creates under way: an intent before one leaves, its end when it is known."""
 
-    async def begin(self, intent: Intent) -> Entry:
-        """Take an intent, before the create leaves for the registry."""
+    async def begin(self, intent: Intent, kind: EntryKind = EntryKind.CREATE) -> Entry:
+        """Make an intent durable, before it leaves for the registry.
+
+        Raises `JournalUnavailableError`.
+        """
         ...
 
-    async def complete(self, entry: Entry, record_of: CreatedImage) -> Delivery:
-        """Record the image that the registry made. Raises `RecordNotKeptError`."""
+    async def complete(self, entry: Entry, image: CreatedImage) -> Delivery:
+        """Make durable what the registry has done, then see whether the store has it in time.
+
+        Raises `JournalUnavailableError` and `RecordNotKeptError`.
+        """
         ...
 
     async def abandon(self, entry: Entry) -> None:
-        """Give an intent up: the registry made no image."""
+        """Give an intent up: the registry did nothing. Raises nothing."""
         ...
 
     async def doubt(self, entry: Entry, reason: str) -> None:
-        """Leave an intent open: the registry may have made the image."""
+        """Leave an intent to be settled: the registry may have done it. Raises nothing."""
+        ...
+
+    async def bury(self, registry: str, image_id: str) -> Delivery:
+        """Make durable that an image is gone. Raises `JournalUnavailableError`."""
         ...

@@ -8,6 +8,7 @@ a statement runs to its end there even if the request that asked for it is cance
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
@@ -18,9 +19,22 @@ from pathlib import Path
 
 import aiosqlite
 
-from relproxy.errors import BadRequestError, StoreUnavailableError
-from relproxy.model import Capture, Grade, ImageKey, ImageRecord, Instance, InstanceQuery, Ownership
+from relproxy.errors import BadRequestError, StoreRefusedError, StoreUnavailableError
+from relproxy.model import (
+    Burial,
+    Capture,
+    Change,
+    Grade,
+    ImageKey,
+    ImageRecord,
+    Instance,
+    InstanceQuery,
+    OwnerChange,
+    Ownership,
+)
 from relproxy.store.base import RelationPage, RelationQuery
+
+_Parameters = tuple[str | int | None, ...] | dict[str, str | int]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -61,7 +75,14 @@ WHERE project = ? AND registry = ? AND deleted_at IS NULL LIMIT ?
 """
 
 _BURY = """
-UPDATE image_record SET deleted_at = ? WHERE registry = ? AND image_id = ? AND deleted_at IS NULL
+UPDATE image_record SET deleted_at = :at
+WHERE registry = :registry AND image_id = :image_id AND recorded_at <= :at AND deleted_at IS NULL
+"""
+
+_CHANGE_OWNER = """
+UPDATE image_record SET project = :project, project_since = :at
+WHERE registry = :registry AND image_id = :image_id AND created_at = :created_at
+  AND project_since < :at
 """
 
 _RELATIONS = """
@@ -81,6 +102,14 @@ _NARROWED = {
 }
 
 _NEWEST = 2**63 - 1
+
+
+_PURGE = """
+DELETE FROM image_record WHERE sequence IN
+    (SELECT sequence FROM image_record WHERE deleted_at < ? LIMIT ?)
+"""
+
+_STATEMENTS: dict[type, str] = {ImageRecord: _PUT, Burial: _BURY, OwnerChange: _CHANGE_OWNER}
 
 
 class SqliteStore:
@@ -106,7 +135,7 @@ class SqliteStore:
             await self._reader.execute("PRAGMA query_only = ON")
         except (sqlite3.Error, OSError) as failure:
             reason = f"The store {self._path} can't be opened: {failure}."
-            raise StoreUnavailableError(reason) from failure
+            raise StoreRefusedError(reason) from failure
 
     async def close(self) -> None:
         """Close both connections; harmless if they never opened."""
@@ -115,21 +144,56 @@ class SqliteStore:
                 await connection.close()
         self._reader = self._writer = None
 
-    async def put(self, records: Sequence[ImageRecord]) -> None:
-        """Write records in one transaction."""
+    async def put(self, changes: Sequence[Change]) -> str | None:
+        """Write changes in one transaction; a SQLite file has no server that could be replaced."""
+        if not changes:
+            return None
         async with self._writing, self._connection(self._writer) as writer:
             try:
                 await writer.execute("BEGIN IMMEDIATE")
-                await writer.executemany(_PUT, [_columns(record) for record in records])
+                await writer.executemany(
+                    "INSERT OR IGNORE INTO registry (name) VALUES (?)",
+                    [(name,) for name in {change.registry for change in changes}],
+                )
+                for kind, run in itertools.groupby(changes, type):
+                    await writer.executemany(_STATEMENTS[kind], [_columns(c) for c in run])
+                await writer.commit()
+            except BaseException:
+                await writer.rollback()
+                raise
+        return None
+
+    async def registries(self) -> frozenset[str]:
+        """Read the names that were ever put."""
+        async with self._connection(self._reader) as reader:
+            rows = await reader.execute_fetchall("SELECT name FROM registry")
+        return frozenset(row[0] for row in rows)
+
+    async def rename_registry(self, old: str, new: str) -> None:
+        """Rename in one transaction."""
+        names = await self.registries()
+        if old not in names:
+            raise BadRequestError(f"No record names a registry '{old}'.")
+        if new in names:
+            raise BadRequestError(f"Records name a registry '{new}' already.")
+        async with self._writing, self._connection(self._writer) as writer:
+            try:
+                await writer.execute("BEGIN IMMEDIATE")
+                parameters = (new, old)
+                await writer.execute("UPDATE registry SET name = ? WHERE name = ?", parameters)
+                await writer.execute(
+                    "UPDATE image_record SET registry = ? WHERE registry = ?", parameters
+                )
                 await writer.commit()
             except BaseException:
                 await writer.rollback()
                 raise
 
-    async def bury(self, registry: str, image_id: str) -> None:
-        """Set the time of death, in a transaction of its own."""
+    async def purge(self, *, deleted_before: datetime, at_most: int) -> int:
+        """Forget by the index of what is deleted."""
         async with self._writing, self._connection(self._writer) as writer:
-            await writer.execute(_BURY, (_microseconds(datetime.now(UTC)), registry, image_id))
+            cursor = await writer.execute(_PURGE, (_microseconds(deleted_before), at_most))
+            return cursor.rowcount
 
     async def check(self) -> None:
         """Read one page of the schema."""
@@ -234,7 +298,23 @@ def _schema_versions() -> list[str]:
     return [file.read_text(encoding="utf-8") for file in files]
 
 
-def _columns(record: ImageRecord) -> tuple[str | int | None, ...]:
+def _columns(change: Change) -> _Parameters:
+    match change:
+        case ImageRecord():
+            return _record_columns(change)
+        case Burial(registry, image_id, at):
+            return {"registry": registry, "image_id": image_id, "at": _microseconds(at)}
+        case OwnerChange(registry, image_id, created_at, project, at):
+            return {
+                "registry": registry,
+                "image_id": image_id,
+                "at": _microseconds(at),
+                "created_at": created_at,
+                "project": project,
+            }
+
+
+def _record_columns(record: ImageRecord) -> tuple[str | int | None, ...]:
     capture = record.capture
     return (
         record.registry,

@@ -6,14 +6,23 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relproxy.errors import BadRequestError, StoreUnavailableError
-from relproxy.model import Capture, Grade, ImageRecord, Instance, InstanceQuery, Ownership
+from relproxy.model import (
+    Burial,
+    Capture,
+    Grade,
+    ImageRecord,
+    Instance,
+    InstanceQuery,
+    OwnerChange,
+    Ownership,
+)
 from relproxy.store.base import RelationQuery, Store
 from relproxy.store.sqlite import SqliteStore
 
@@ -48,6 +57,11 @@ def record(image_id: str, project: str = "alice", **fields: Any) -> ImageRecord:
         recorded_at=datetime(2030, 1, 1, 0, 0, 0, 123456, UTC),
     )
     return replace(made, **fields)
+
+
+def at(seconds: int) -> datetime:
+    """Return a time so long after the records were made."""
+    return datetime(2030, 1, 1, 0, 0, 1, tzinfo=UTC) + timedelta(seconds=seconds)
 
 
 def captured(installation: str, instance_id: str, grade: Grade = Grade.CLAIMED) -> Capture:
@@ -152,8 +166,8 @@ async def test_images_of_a_project_or_none_when_there_are_too_many(store: Store)
 
 async def test_a_buried_image_is_a_relation_still_and_nothing_else(store: Store) -> None:
     await store.put([record("a"), record("b"), record("a", registry="other")])
-    await store.bury("glance", "a")
-    await store.bury("glance", "unheard-of")
+    now = at(30)
+    await store.put([Burial("glance", "a", now), Burial("glance", "unheard-of", now)])
     assert set(await store.owners("glance", ["a", "b"])) == {"b"}
     assert set(await store.owners("other", ["a"])) == {"a"}
     query = InstanceQuery("123", None, None)
@@ -165,10 +179,60 @@ async def test_a_buried_image_is_a_relation_still_and_nothing_else(store: Store)
 
 async def test_an_id_created_anew_lives_though_the_old_one_is_buried(store: Store) -> None:
     await store.put([record("a", "alice")])
-    await store.bury("glance", "a")
+    await store.put([Burial("glance", "a", at(30))])
     await store.put([record("a", "bob", created_at="2031-01-01T00:00:00Z")])
     owners = await store.owners("glance", ["a"])
     assert owners["a"].project == "bob"
+
+
+async def test_a_burial_spares_what_was_recorded_after_it(store: Store) -> None:
+    anew = record("a", "bob", created_at="2031-01-01T00:00:00Z", recorded_at=at(60))
+    await store.put([record("a"), Burial("glance", "a", at(30)), anew])
+    await store.put([Burial("glance", "a", at(30))])
+    assert (await store.owners("glance", ["a"]))["a"].project == "bob"
+
+
+async def test_of_several_changes_of_an_owner_the_latest_holds_in_any_order(store: Store) -> None:
+    created = "2030-01-01T00:00:00Z"
+    early = OwnerChange("glance", "a", created, "bob", at(10))
+    late = OwnerChange("glance", "a", created, "carol", at(20))
+    await store.put([record("a"), late])
+    await store.put([early, record("a"), OwnerChange("glance", "x", created, "bob", at(1))])
+    (found,) = await everything(store)
+    assert (found.project, found.image_id) == ("carol", "a")
+    assert await store.images_of_project("glance", "carol", at_most=2) == ["a"]
+
+
+async def test_a_change_of_the_owner_is_of_one_creation_of_the_id(store: Store) -> None:
+    await store.put([record("a"), OwnerChange("glance", "a", "2029-01-01T00:00:00Z", "bob", at(9))])
+    assert (await store.owners("glance", ["a"]))["a"].project == "alice"
+
+
+async def test_the_store_remembers_every_registry(store: Store) -> None:
+    assert await store.registries() == frozenset()
+    await store.put([record("a"), record("b", registry="other")])
+    assert await store.registries() == {"glance", "other"}
+
+
+async def test_a_registry_is_renamed_whole_or_not_at_all(store: Store) -> None:
+    await store.put([record("a"), record("b", registry="other")])
+    for old, new in (("nope", "x"), ("glance", "other")):
+        with pytest.raises(BadRequestError):
+            await store.rename_registry(old, new)
+    await store.rename_registry("glance", "east")
+    assert await store.registries() == {"east", "other"}
+    assert set(await store.owners("east", ["a", "b"])) == {"a"}
+    assert await store.owners("glance", ["a"]) == {}
+
+
+async def test_what_was_deleted_long_ago_is_forgotten_in_bounded_steps(store: Store) -> None:
+    await store.put([record(name) for name in "abcd"])
+    await store.put([Burial("glance", name, at(10)) for name in "abc"])
+    await store.put([Burial("glance", "d", at(30))])
+    assert await store.purge(deleted_before=at(20), at_most=2) == 2
+    assert await store.purge(deleted_before=at(20), at_most=2) == 1
+    assert await store.purge(deleted_before=at(20), at_most=2) == 0
+    assert [r.image_id for r in await everything(store)] == ["d"]
 
 
 async def test_relations_are_walked_newest_first_with_a_cursor(store: Store) -> None:

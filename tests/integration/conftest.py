@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import pytest
@@ -18,6 +20,7 @@ from relproxy.config import Configuration
 EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
 WEST = "0a4ef62f-40a4-4d3a-9d7e-5a0d8a1f2b02"
 LOOPBACK = ["127.0.0.0/8"]
+EVENTUALLY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Client:
     admin_url: str
     urls: Mapping[str, str]
     store: Path
+    journal: Path
     stop: Callable[[], Awaitable[None]]
 
     async def call(
@@ -88,6 +92,23 @@ class Client:
         relations: list[dict[str, Any]] = answer.json()["relations"]
         return relations
 
+    async def in_doubt(self) -> list[dict[str, Any]]:
+        answer = await self.get("/v1/journal", url=self.admin_url)
+        assert answer.status == 200, answer.body
+        entries: list[dict[str, Any]] = answer.json()["in_doubt"]
+        return entries
+
+
+_Asked = TypeVar("_Asked")
+
+
+async def eventually(ask: Callable[[], Awaitable[_Asked]], expected: _Asked) -> None:
+    """Ask until the answer is the expected one; fail with the last one after a while."""
+    deadline = time.monotonic() + EVENTUALLY_S
+    while (answer := await ask()) != expected:
+        assert time.monotonic() < deadline, f"still {answer!r}, not {expected!r}"
+        await asyncio.sleep(0.02)
+
 
 Serve = Callable[..., Awaitable[Client]]
 
@@ -117,6 +138,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
                 "admin": {"bind": "127.0.0.1:0"},
                 "identity": {"trusted_networks": LOOPBACK},
                 "trusted_sources": {"networks": LOOPBACK},
+                "journal": {"directory": tmp_path / f"journal-{made}", "allow_volatile": True},
                 "store": {"path": tmp_path / f"relproxy-{made}.db"},
                 "installations": [{"name": "east", "uuid": EAST}, {"name": "west", "uuid": WEST}],
                 "routes": [{"name": "all", "registry": "glance", "installation": "east"}],
@@ -130,8 +152,9 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
             )
             urls = {name: _url(address) for name, address in started.listeners.items()}
             url = next(iter(urls.values()))
-            path = Path(whole["store"]["path"])
-            return Client(session, url, _url(started.admin), urls, path, relproxy.aclose)
+            store, journal = whole["store"]["path"], whole["journal"]["directory"]
+            admin_url = _url(started.admin)
+            return Client(session, url, admin_url, urls, store, journal, relproxy.aclose)
 
         yield start
 

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lab.stand_in import StandIn
-from tests.integration.conftest import Client
+from relproxy.store.base import RelationQuery
+from relproxy.store.sqlite import SqliteStore
+from tests.integration.conftest import Client, eventually
 
 TUPLE = {"X-Nova-Instance-ID": "123"}
 
@@ -21,16 +23,56 @@ def broken(client: Client) -> Iterator[None]:
     database.close()
 
 
-async def test_creates_that_need_a_record_are_refused_before_they_leave(
-    second_wall: Client, trusting: StandIn
+@contextmanager
+def unwritable(client: Client) -> Iterator[None]:
+    """Let the store be read and not written, as on a full disk."""
+    refuse = "BEFORE INSERT ON image_record BEGIN SELECT RAISE(FAIL, 'full'); END"
+    with sqlite3.connect(client.store, isolation_level=None) as database:
+        database.execute(f"CREATE TRIGGER full {refuse}")
+        yield
+        database.execute("DROP TRIGGER full")
+    database.close()
+
+
+async def test_creates_go_on_without_the_store_and_say_that_their_record_is_pending(
+    second_wall: Client,
 ) -> None:
     with broken(second_wall):
         answer = await second_wall.create("a", "alice", headers=TUPLE)
-        assert answer.status == 503
-        assert "Retry-After" in answer.headers
-        assert trusting.requests == []
-        assert (await second_wall.create("b", "alice")).status == 201
-    assert (await second_wall.create("c", "alice", headers=TUPLE)).status == 201
+        assert answer.status == 201
+        assert answer.headers["X-Relproxy-Record"] == "pending"
+        plain = await second_wall.create("b", "alice")
+        assert (plain.status, "X-Relproxy-Record" in plain.headers) == (201, False)
+
+    async def recorded() -> list[str]:
+        page = await opened.relations(RelationQuery(project="alice"), limit=9, cursor=None)
+        return [record.image_id for record in page.records]
+
+    opened = SqliteStore(second_wall.store)
+    await opened.open()
+    await eventually(recorded, [answer.json()["id"]])
+    await opened.close()
+    again = await second_wall.create("c", "alice", headers=TUPLE)
+    assert "X-Relproxy-Record" not in again.headers
+
+
+async def test_a_store_whose_writes_fail_is_read_together_with_the_journal(
+    only_wall: Client,
+) -> None:
+    first = (await only_wall.create("a", "alice", headers=TUPLE)).json()["id"]
+    with unwritable(only_wall):
+        created = await only_wall.create("b", "alice", headers=TUPLE)
+        assert created.headers["X-Relproxy-Record"] == "pending"
+        assert (await only_wall.get("/v2/images", project="alice")).names == ["b", "a"]
+        assert (await only_wall.get("/v2/images", project="bob")).names == []
+        asked = await only_wall.get("/v2/images?instance_id=123", project="alice")
+        assert asked.names == ["b", "a"]
+        shown = await only_wall.get(f"/v2/images/{created.json()['id']}", project="alice")
+        assert shown.status == 200
+        related = await only_wall.relations("instance_id=123")
+        assert [r["image_id"] for r in related] == [created.json()["id"], first]
+        assert await only_wall.call("DELETE", f"/v2/images/{first}", project="alice")
+        assert [r["image_id"] for r in await only_wall.relations("project=alice")]
 
 
 async def test_lists_that_need_records_are_refused_never_unfiltered(
@@ -61,19 +103,3 @@ async def test_all_else_goes_on_without_the_store(
         assert (await second_wall.get("/v2/images", project="alice")).names == ["mine"]
         asked = await second_wall.get("/v2/images?instance_id=1", project="alice")
         assert asked.status == 503
-
-
-async def test_a_create_whose_record_was_not_kept_is_not_acknowledged(
-    second_wall: Client, trusting: StandIn
-) -> None:
-    trigger = (
-        "CREATE TRIGGER full BEFORE INSERT ON image_record BEGIN SELECT RAISE(FAIL, 'full'); END"
-    )
-    with sqlite3.connect(second_wall.store) as database:
-        database.execute(trigger)
-    database.close()
-    answer = await second_wall.create("a", "alice", headers=TUPLE)
-    assert answer.status == 503
-    (image_id,) = trusting.images
-    assert image_id.encode() in answer.body
-    assert await second_wall.metric('relproxy_records_total{registry="glance",result="in_doubt"}')

@@ -85,7 +85,13 @@ def create(
     *, chosen_id: str | None = None, owner: str | None = None, effect: str | None = None
 ) -> CreateBody:
     return CreateBody(
-        BodyMetadata(), b"{}", chosen_id, owner, BodyEffect(effect) if effect else None
+        metadata=BodyMetadata(),
+        stripped=b"{}",
+        chosen_id=chosen_id,
+        has_id=chosen_id is not None,
+        name=None,
+        owner=owner,
+        effect=BodyEffect(effect) if effect else None,
     )
 
 

@@ -1,0 +1,167 @@
+"""`relproxy journal list | settle | adopt`: entries in doubt, and journals of another host.
+
+Works beside a running relproxy, and without one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from relproxy.admin.journal import shown
+from relproxy.config_file import load_configuration
+from relproxy.errors import JournalRefusedError, RelproxyError
+from relproxy.model import CreatedImage
+from relproxy.store.base import EntryState
+from relproxy.store.journal import before
+from relproxy.store.journal_file import JournalFile, Row, WrongStateError
+from relproxy.store.journal_room import JournalRoom, files_in, open_journal, remove
+
+_HEADINGS = ("entry", "kind", "registry", "image_id", "project", "begun_at", "reason")
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its arguments."""
+    parser = commands.add_parser("journal", help="look after entries that are in doubt")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    listing = verbs.add_parser("list", help="print the entries in doubt of this host")
+    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    listing.set_defaults(run=_run(_list))
+    settling = verbs.add_parser("settle", help="say what became of an entry in doubt")
+    settling.add_argument("entry", metavar="ENTRY", help="as `list` prints it")
+    outcome = settling.add_mutually_exclusive_group(required=True)
+    outcome.add_argument(
+        "--abandoned", action="store_true", help="the registry made nothing: there is no record"
+    )
+    outcome.add_argument(
+        "--created-at", metavar="TIME", help="the registry made the image; its created_at, exactly"
+    )
+    settling.add_argument("--image", metavar="ID", help="the image's id, if the entry names none")
+    settling.add_argument("--project", help="its project, if the entry names none or another")
+    settling.set_defaults(run=_run(_settle))
+    adopting = verbs.add_parser("adopt", help="take over the journals of a host that is gone")
+    adopting.add_argument("directory", type=Path, metavar="DIR")
+    adopting.set_defaults(run=_run(_adopt))
+    for verb in (listing, settling, adopting):
+        verb.add_argument("--config", type=Path, required=True, metavar="FILE")
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    directory = load_configuration(arguments.config).journal.directory
+    if not directory.is_dir():
+        raise JournalRefusedError(f"There is no journal's directory {directory}.")
+    rows = [shown(row) for path in files_in(directory) for row in _doubtful(path)]
+    if arguments.json:
+        for row in rows:
+            print(json.dumps(row))
+        return 0
+    for row in rows:
+        print("\n".join(f"{name}: {row[name]}" for name in _HEADINGS), end="\n\n")
+    print(f"{len(rows)} in doubt")
+    return 0
+
+
+def _doubtful(path: Path) -> list[Row]:
+    with _opened(path) as file:
+        return file.in_state(EntryState.IN_DOUBT, at_most=100_000)
+
+
+def _settle(arguments: argparse.Namespace) -> int:
+    directory = load_configuration(arguments.config).journal.directory
+    for path in files_in(directory):
+        with _opened(path) as file:
+            row = file.find(arguments.entry)
+            if row is not None:
+                return _settled(file, row, arguments)
+    raise JournalRefusedError(f"No journal in {directory} has an entry {arguments.entry}.")
+
+
+def _settled(file: JournalFile, row: Row, arguments: argparse.Namespace) -> int:
+    if row.state is not EntryState.IN_DOUBT:
+        raise JournalRefusedError(f"The entry is not in doubt: it is {row.state.value}.")
+
+    def abandon() -> None:
+        file.move(row.id, (EntryState.IN_DOUBT,), EntryState.ABANDONED, "settled by hand")
+
+    def complete() -> None:
+        image_id = arguments.image or row.image_id
+        project = arguments.project or row.project
+        if image_id is None or project is None:
+            raise JournalRefusedError("The entry names no image or no project: --image, --project.")
+        image = CreatedImage(image_id, arguments.created_at, project)
+        at = datetime.now(UTC)
+        file.complete(row.id, before(EntryState.COMPLETED), image, project=project, at=at)
+
+    (result,) = file.together([abandon if arguments.abandoned else complete])
+    if isinstance(result, WrongStateError):
+        raise JournalRefusedError("The entry has been settled just now.") from result
+    if isinstance(result, Exception):
+        raise result
+    print("abandoned" if arguments.abandoned else "completed; a running relproxy delivers it")
+    return 0
+
+
+def _adopt(arguments: argparse.Namespace) -> int:
+    settings = load_configuration(arguments.config).journal
+    if not arguments.directory.is_dir():
+        raise JournalRefusedError(f"There is no directory {arguments.directory}.")
+    if arguments.directory.resolve() == settings.directory.resolve():
+        raise JournalRefusedError("That is this host's own: a running relproxy adopts by itself.")
+    here = JournalRoom(settings.directory, allow_volatile=settings.allow_volatile)
+    there = JournalRoom(arguments.directory, allow_volatile=True)
+    own = here.claim()
+    taken = 0
+    try:
+        file = open_journal(own)
+        try:
+            for slot in there.idle():
+                other = open_journal(slot)
+                rows = other.everything()
+                other.close()
+                (result,) = file.together([lambda rows=rows: file.add(rows)])  # type: ignore[misc]
+                if isinstance(result, Exception):
+                    raise result
+                taken += len(rows)
+                remove(slot)
+        finally:
+            file.close()
+    finally:
+        own.release()
+    held = len(files_in(arguments.directory))
+    print(f"{taken} entries adopted; a running relproxy settles and delivers them")
+    if held:
+        raise JournalRefusedError(f"{held} journals there are held by a running relproxy.")
+    return 0
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[JournalFile]:
+    try:
+        file = JournalFile(path)
+    except (sqlite3.Error, OSError) as failure:
+        raise JournalRefusedError(f"The journal {path} can't be opened: {failure}.") from failure
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+def _run(verb: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    def run(arguments: argparse.Namespace) -> int:
+        """Run one verb; 1 if it can't be done."""
+        try:
+            return verb(arguments)
+        except RelproxyError as failure:
+            print(failure.sentence, file=sys.stderr)
+            return 1
+        except (sqlite3.Error, OSError) as failure:
+            print(f"The journal can't be written: {failure}.", file=sys.stderr)
+            return 1
+
+    return run

@@ -1,0 +1,178 @@
+"""Requests after which the store has to know something: creates, changes of owners, deletions.
+
+What is about to be done is durable before it leaves for the registry, and what was done before the
+client reads of it. Both run to their end although the client may have gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from relproxy.bodies import whole, whole_response
+from relproxy.config import Limits
+from relproxy.errors import BadRequestError, JournalUnavailableError, NothingSentError
+from relproxy.exchange import Exchange
+from relproxy.failpoints import failpoint
+from relproxy.filters.base import CreateBody
+from relproxy.filters.headers import resized_headers
+from relproxy.messages import Response, ResponseHead
+from relproxy.metrics import Metrics
+from relproxy.model import Capture, Intent
+from relproxy.store.base import Delivery, Entry, EntryKind, Journal
+from relproxy.upstream import Upstream
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Forwards what has to be recorded.
+
+    `goes_on_unrecorded` says that it does so even while the journal can't be written.
+    """
+
+    upstreams: Mapping[str, Upstream]
+    journal: Journal
+    limits: Limits
+    metrics: Metrics
+    goes_on_unrecorded: bool
+
+    async def create(
+        self, exchange: Exchange, said: CreateBody, capture: Capture | None
+    ) -> Response:
+        """Forward a create and record the image that the registry makes.
+
+        Raises `JournalUnavailableError`, before anything is sent, and what `Upstream.send` raises.
+        """
+        registry = exchange.match.route.registry
+        is_assigned = registry.assign_image_ids and not said.has_id
+        image_id = str(uuid.uuid4()) if is_assigned else said.chosen_id
+        body = said.stripped
+        if is_assigned and image_id is not None:
+            body = exchange.dialect.with_image_id(body, image_id)
+        project = exchange.caller.project if exchange.caller else None
+        entry = await self._begun(
+            Intent(
+                registry.name,
+                project,
+                capture,
+                image_id,
+                is_assigned=is_assigned,
+                image_name=said.name,
+            )
+        )
+        if entry is None:
+            return await self._sent(exchange, body)
+        response = await self._answered(exchange, entry, body)
+        status = response.head.status
+        if status == HTTPStatus.CREATED:
+            return await self._completed(exchange, entry, response)
+        if 300 <= status < 500 and not (is_assigned and status == HTTPStatus.CONFLICT):
+            await self._abandon(entry)
+        else:
+            # Not abandoned: the registry may have made the image. An id that relproxy has chosen
+            # conflicts with nothing but an image that this very create has made.
+            await self._doubt(entry, f"the registry answered {status}")
+        return response
+
+    async def owner_change(self, exchange: Exchange, body: bytes) -> Response:
+        """Forward a PATCH that changes an owner, and record the owner that the registry takes."""
+        image_id = (exchange.match.operation.image_id or "").lower()
+        entry = await self._begun(Intent(exchange.registry, None, None, image_id), EntryKind.OWNER)
+        if entry is None:
+            return await self._sent(exchange, body)
+        response = await self._answered(exchange, entry, body)
+        status = response.head.status
+        if status == HTTPStatus.OK:
+            image = exchange.dialect.created_image(_bytes(response))
+            if image.owner is not None:
+                return await self._completed(exchange, entry, response)
+            await self._abandon(entry)
+        elif status == HTTPStatus.NOT_FOUND:
+            await self._abandon(entry)
+        else:
+            # Glance answers some changes of an owner with 403 and makes them all the same.
+            await self._doubt(entry, f"the registry answered {status}")
+        return response
+
+    async def bury(self, exchange: Exchange) -> None:
+        """Record that the registry has deleted an image; the deletion itself is done."""
+        image_id = (exchange.match.operation.image_id or "").lower()
+        try:
+            await self.journal.bury(exchange.registry, image_id)
+        except JournalUnavailableError as failure:
+            # Its record stays live: queries name an image that the registry no longer lists.
+            _LOG.warning(
+                "record not buried",
+                extra={"registry": exchange.registry, "image_id": image_id},
+                exc_info=failure,
+            )
+
+    async def _begun(self, intent: Intent, kind: EntryKind = EntryKind.CREATE) -> Entry | None:
+        """Make the intent durable; None if that failed and the request goes on all the same."""
+        try:
+            return await self.journal.begin(intent, kind)
+        except JournalUnavailableError as failure:
+            result = "unrecorded" if self.goes_on_unrecorded else "refused"
+            self.metrics.records.labels(intent.registry, result).inc()
+            _LOG.error(
+                "journal can't be written",
+                extra={"intent": repr(intent), "result": result},
+                exc_info=failure,
+            )
+            if not self.goes_on_unrecorded:
+                raise
+            return None
+
+    async def _answered(self, exchange: Exchange, entry: Entry, body: bytes) -> Response:
+        """Return the registry's whole answer; if there is none, the entry is in doubt."""
+        try:
+            return await self._sent(exchange, body)
+        except (NothingSentError, BadRequestError):
+            await self._abandon(entry)
+            raise
+        except (Exception, asyncio.CancelledError) as failure:
+            await self._doubt(entry, repr(failure))
+            raise
+
+    async def _sent(self, exchange: Exchange, body: bytes) -> Response:
+        upstream = self.upstreams[exchange.registry]
+        headers = resized_headers(exchange.outgoing, length=len(body))
+        method, target = exchange.request.head.method, exchange.match.target
+        response = await upstream.send(method, target, headers, body)
+        failpoint("before-answer-read")
+        answer = await whole_response(response, max_bytes=self.limits.max_page_bytes)
+        return whole(response.head, answer)
+
+    async def _completed(self, exchange: Exchange, entry: Entry, response: Response) -> Response:
+        head = response.head
+        try:
+            image = exchange.dialect.created_image(_bytes(response))
+            delivery = await self.journal.complete(entry, image)
+        except (Exception, asyncio.CancelledError) as failure:
+            await self._doubt(entry, f"{failure!r}, location {head.headers.first('Location')}")
+            raise
+        self.metrics.records.labels(exchange.registry, delivery.value).inc()
+        if (capture := entry.intent.capture) is not None:
+            self.metrics.captures.labels(exchange.registry, capture.grade.value).inc()
+        if delivery is Delivery.CONFIRMED:
+            return response
+        headers = head.headers.with_added(("X-Relproxy-Record", delivery.value))
+        return Response(ResponseHead(head.status, head.reason, headers), response.body)
+
+    async def _abandon(self, entry: Entry) -> None:
+        self.metrics.records.labels(entry.intent.registry, "abandoned").inc()
+        await self.journal.abandon(entry)
+
+    async def _doubt(self, entry: Entry, reason: str) -> None:
+        self.metrics.records.labels(entry.intent.registry, "in_doubt").inc()
+        await self.journal.doubt(entry, reason)
+
+
+def _bytes(response: Response) -> bytes:
+    return response.body if isinstance(response.body, bytes) else b""

@@ -1,0 +1,108 @@
+"""Reading the journals of every worker of this host, from their files, beside those who write them.
+
+Only what is open is ever read: completed entries that the store may lack, and entries in doubt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from relproxy.store.base import EntryState
+from relproxy.store.journal_file import SELECT_ENTRY, Row, row_of
+from relproxy.store.journal_room import files_in
+
+_LOG = logging.getLogger(__name__)
+
+_BUSY_TIMEOUT_S = 1.0
+
+
+class HostJournals:
+    """The files of one directory; a thread of its own reads them."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journals")
+        self._opened: dict[tuple[Path, int], sqlite3.Connection] = {}
+
+    async def close(self) -> None:
+        """Close every file."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown()
+
+    async def pending_of_images(self, registry: str, image_ids: Collection[str]) -> list[Row]:
+        """Return the completed entries of some images, oldest first."""
+        condition = "image_id IN (SELECT value FROM json_each(?)) AND registry = ?"
+        return await self._pending(condition, (json.dumps(list(image_ids)), registry))
+
+    async def pending_of_image(self, image_id: str) -> list[Row]:
+        """Return the completed entries of an image id in every registry, oldest first."""
+        return await self._pending("image_id = ?", (image_id,))
+
+    async def pending_of_instance(self, instance_id: str) -> list[Row]:
+        """Return the completed entries that name an instance, oldest first."""
+        return await self._pending("instance_id = ?", (instance_id,))
+
+    async def pending_of_project(self, project: str) -> list[Row]:
+        """Return the completed entries that name a project, oldest first."""
+        return await self._pending("project = ?", (project,))
+
+    async def in_doubt(self) -> list[Row]:
+        """Return the entries in doubt, oldest first."""
+        return await self._run(f"state = '{EntryState.IN_DOUBT}'", ())
+
+    async def _pending(self, condition: str, parameters: tuple[object, ...]) -> list[Row]:
+        rows = await self._run(f"state = '{EntryState.COMPLETED}' AND {condition}", parameters)
+        return sorted(rows, key=lambda row: row.at or row.begun_at)
+
+    async def _run(self, condition: str, parameters: tuple[object, ...]) -> list[Row]:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._rows, condition, parameters
+        )
+
+    def _rows(self, condition: str, parameters: tuple[object, ...]) -> list[Row]:
+        # By id, because an entry that is being adopted stands in two files.
+        found: dict[str, Row] = {}
+        for path, connection in self._connections():
+            try:
+                cursor = connection.execute(f"{SELECT_ENTRY} WHERE {condition}", parameters)
+                found |= {row.id: row for row in map(row_of, cursor)}
+            except sqlite3.Error as failure:
+                # Its owner says so in its own log and metrics; the others' are still worth reading.
+                _LOG.warning("journal not read", extra={"path": str(path), "reason": str(failure)})
+        return list(found.values())
+
+    def _connections(self) -> Iterator[tuple[Path, sqlite3.Connection]]:
+        present: set[tuple[Path, int]] = set()
+        for path in files_in(self._directory):
+            try:
+                key = (path, path.stat().st_ino)
+                if key not in self._opened:
+                    self._opened[key] = _opened(path)
+            except (OSError, sqlite3.Error) as failure:
+                _LOG.warning("journal not read", extra={"path": str(path), "reason": str(failure)})
+                continue
+            present.add(key)
+            yield path, self._opened[key]
+        for key in self._opened.keys() - present:
+            self._opened.pop(key).close()
+
+    def _close(self) -> None:
+        for connection in self._opened.values():
+            connection.close()
+        self._opened.clear()
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode=ro",
+        uri=True,
+        isolation_level=None,
+        timeout=_BUSY_TIMEOUT_S,
+        check_same_thread=False,
+    )

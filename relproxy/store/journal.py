@@ -1,0 +1,265 @@
+"""The journal: a local write-ahead log of creates, so that none is lost on its way to the store.
+
+Theory of operation. A create that needs a record is written down *before* it leaves for the
+registry (BEGUN), and what the registry answered before the client reads it (COMPLETED). From then
+on the record can't be lost with this process, with the store, or by a power failure; only with the
+journal's own disk. The relay takes completed entries to the store (DELIVERED), in their order, as
+often as it takes. A create that the registry refused is ABANDONED. Whatever may have been done and
+isn't known to be (a broken answer, a 5xx, a process that died) is IN_DOUBT, until the registry
+itself is asked (`relproxy/settlement.py`) or a person says what is so.
+
+    BEGUN ----> COMPLETED ----> DELIVERED ----> (kept for a while, then forgotten)
+      | |           ^  ^            |
+      | |           |  +------------+  the store's server was replaced by one that may lack it
+      | +-> IN_DOUBT+
+      |         |
+      +---------+-> ABANDONED
+
+A change of an owner goes the same way. A deletion is written down once it is done: it begins as
+COMPLETED.
+
+Each worker process has a file of its own (`journal_file.py`) and one thread that writes it. Group
+commit: while one transaction is being synced, what else arrives waits together for the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from relproxy.errors import JournalUnavailableError, RecordNotKeptError
+from relproxy.failpoints import failpoint
+from relproxy.model import CreatedImage, Intent
+from relproxy.store.base import Entry, EntryKind, EntryState
+from relproxy.store.journal_file import JournalFile, Row, WrongStateError
+
+_LOG = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+NEXT: Mapping[EntryState, tuple[EntryState, ...]] = {
+    EntryState.BEGUN: (EntryState.COMPLETED, EntryState.ABANDONED, EntryState.IN_DOUBT),
+    EntryState.IN_DOUBT: (EntryState.COMPLETED, EntryState.ABANDONED),
+    EntryState.COMPLETED: (EntryState.DELIVERED,),
+    EntryState.DELIVERED: (EntryState.COMPLETED,),
+    EntryState.ABANDONED: (),
+}
+
+# Works of one transaction: more would only make those wait that came first.
+_MAX_TOGETHER = 500
+# How many entries one look at the file takes in.
+_BATCH = 500
+
+
+def before(state: EntryState) -> tuple[EntryState, ...]:
+    """Return the states that `state` may follow."""
+    return tuple(old for old, following in NEXT.items() if state in following)
+
+
+class LocalJournal:
+    """One worker's journal."""
+
+    def __init__(self, file: JournalFile) -> None:
+        self._file = file
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+        self._queue: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+        self._writer: asyncio.Task[None] | None = None
+        # Entries whose create is under way in this process: nobody else's to settle.
+        self._under_way: set[str] = set()
+        self._is_closed = False
+
+    async def close(self) -> None:
+        """Finish what is being written, then close the file."""
+        self._is_closed = True
+        while self._writer is not None:
+            await asyncio.wait((self._writer,))
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
+        self._thread.shutdown()
+
+    # -- the flow's verbs
+
+    async def begin(self, intent: Intent, kind: EntryKind = EntryKind.CREATE) -> Entry:
+        """Make an intent durable. Raises `JournalUnavailableError`."""
+        failpoint("before-begin")
+        entry = new_entry(kind, intent)
+        row = _begun(entry)
+        self._under_way.add(entry.id)
+        try:
+            await self._written(lambda: self._file.add([row]))
+        except BaseException:
+            # It may be durable all the same: then it is settled like any other.
+            self._under_way.discard(entry.id)
+            raise
+        failpoint("after-begin")
+        return entry
+
+    async def complete(self, entry: Entry, image: CreatedImage) -> None:
+        """Make durable what the registry made; an entry in doubt may be completed too.
+
+        Raises `JournalUnavailableError`, `WrongStateError` if the entry has ended otherwise, and
+        `RecordNotKeptError` if nobody is known to own the image.
+        """
+        project = image.owner or entry.intent.caller_project
+        if project is None:
+            raise RecordNotKeptError(f"Nobody is known to own image {image.id}: it isn't recorded.")
+        failpoint("before-complete")
+        at = datetime.now(UTC)
+        await self._written(
+            lambda: self._file.complete(
+                entry.id, before(EntryState.COMPLETED)[:2], image, project=project, at=at
+            )
+        )
+        self._under_way.discard(entry.id)
+        failpoint("after-complete")
+
+    async def abandon(self, entry: Entry, reason: str | None = None) -> None:
+        """Give an intent up; if that can't be written, it is left to be settled."""
+        await self._moved(entry, EntryState.ABANDONED, reason)
+
+    async def doubt(self, entry: Entry, reason: str) -> None:
+        """Leave an intent to be settled."""
+        _LOG.warning(
+            "create in doubt",
+            extra={"entry": entry.id, "intent": repr(entry.intent), "reason": reason},
+        )
+        await self._moved(entry, EntryState.IN_DOUBT, reason)
+
+    async def bury(self, entry: Entry) -> None:
+        """Make durable that an image is gone; raises `JournalUnavailableError`."""
+        row = _begun(entry, EntryState.COMPLETED, at=entry.begun_at)
+        await self._written(lambda: self._file.add([row]))
+
+    async def _moved(self, entry: Entry, state: EntryState, reason: str | None) -> None:
+        try:
+            await self._written(lambda: self._file.move(entry.id, before(state), state, reason))
+        except (JournalUnavailableError, WrongStateError) as failure:
+            # It stays BEGUN, or is what somebody else has made of it: the settlement finds it.
+            _LOG.warning(
+                "entry not moved",
+                extra={"entry": entry.id, "state": state.value, "reason": repr(failure)},
+            )
+        finally:
+            self._under_way.discard(entry.id)
+
+    # -- the relay's
+
+    async def pending(self) -> list[Row]:
+        """Return the oldest completed entries, a batch of them."""
+        return await self._read(lambda: self._file.in_state(EntryState.COMPLETED, at_most=_BATCH))
+
+    async def deliver(self, rows: Sequence[Row]) -> None:
+        """Mark entries as delivered."""
+        ids = [row.id for row in rows]
+        await self._written(lambda: self._file.deliver(ids))
+
+    async def identity(self) -> str | None:
+        """Return the identity of the server to which the delivered entries went."""
+        return await self._read(self._file.identity)
+
+    async def remember_identity(self, identity: str, *, and_put_again: bool) -> int:
+        """Keep the identity of the store's server; return how many entries are to be put again."""
+        again: int = await self._written(
+            lambda: self._file.remember_identity(identity, and_put_again=and_put_again)
+        )
+        return again
+
+    async def purge(self, *, ended_before: datetime) -> int:
+        """Forget a batch of entries that ended before then."""
+        forgotten: int = await self._written(
+            lambda: self._file.purge(ended_before=ended_before, at_most=_BATCH)
+        )
+        return forgotten
+
+    # -- the settlement's
+
+    async def in_doubt(self) -> list[Row]:
+        """Return the entries to be settled; those that nobody is at work on any more become so."""
+        begun = await self._read(lambda: self._file.in_state(EntryState.BEGUN, at_most=_BATCH))
+        left = [row for row in begun if row.id not in self._under_way]
+        for row in left:
+            await self.doubt(row.entry, "relproxy ended, or lost its disk, before the answer came")
+        return await self._read(lambda: self._file.in_state(EntryState.IN_DOUBT, at_most=_BATCH))
+
+    async def explain(self, entry: Entry, reason: str) -> None:
+        """Say why an entry is still in doubt."""
+        await self._written(lambda: self._file.explain(entry.id, reason))
+
+    async def adopt(self, rows: Sequence[Row]) -> None:
+        """Take over the entries of another journal; harmless for those that are here already."""
+        await self._written(lambda: self._file.add(rows))
+
+    # -- the thread
+
+    async def _read(self, work: Callable[[], _Result]) -> _Result:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except (sqlite3.Error, OSError, RuntimeError) as failure:
+            raise JournalUnavailableError("The journal can't be read now.") from failure
+
+    async def _written(self, work: Callable[[], _Result]) -> _Result:
+        """Run `work` in the next transaction, and return its result once that is durable."""
+        if self._is_closed:
+            raise JournalUnavailableError("relproxy is shutting down.")
+        future: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
+        self._queue.append((work, future))
+        if self._writer is None:
+            self._writer = asyncio.get_running_loop().create_task(self._write(), name="journal")
+        return await future
+
+    async def _write(self) -> None:
+        try:
+            while self._queue:
+                batch, self._queue = self._queue[:_MAX_TOGETHER], self._queue[_MAX_TOGETHER:]
+                works = [work for work, _ in batch]
+                results = await asyncio.get_running_loop().run_in_executor(
+                    self._thread, self._file.together, works
+                )
+                for (_, future), result in zip(batch, results, strict=True):
+                    _settle(future, result)
+        finally:
+            self._writer = None
+
+
+def new_entry(kind: EntryKind, intent: Intent) -> Entry:
+    """Return an entry that nobody has written yet."""
+    return Entry(str(uuid.uuid4()), kind, intent, datetime.now(UTC))
+
+
+def _settle(future: asyncio.Future[Any], result: Any) -> None:  # noqa: ANN401 - anybody's result
+    if future.done():
+        return
+    if isinstance(result, sqlite3.Error | OSError):
+        failure = JournalUnavailableError(
+            "The record of this request can't be made durable now: try again later."
+        )
+        failure.__cause__ = result
+        future.set_exception(failure)
+    elif isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def _begun(
+    entry: Entry, state: EntryState = EntryState.BEGUN, *, at: datetime | None = None
+) -> Row:
+    intent = entry.intent
+    return Row(
+        id=entry.id,
+        kind=entry.kind,
+        state=state,
+        registry=intent.registry,
+        image_id=intent.image_id and intent.image_id.lower(),
+        is_assigned=intent.is_assigned,
+        image_name=intent.image_name,
+        created_at=None,
+        project=intent.caller_project,
+        capture=intent.capture,
+        begun_at=entry.begun_at,
+        at=at,
+    )

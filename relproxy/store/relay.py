@@ -1,0 +1,236 @@
+"""The relay: takes completed entries of this worker's journal to the store, in their order.
+
+At least once: an entry is marked as delivered after the store has made it durable, and if that mark
+is lost it is put again, which changes nothing there. One batch at a time keeps the order, per image
+and altogether. When the store is away the relay waits longer each time; nothing is lost meanwhile.
+
+A standby that was promoted after asynchronous replication lacks the last commits. So the store says
+which server took a batch, and if that isn't the one that took those before, everything that the
+journal still has is put again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+from relproxy.errors import JournalUnavailableError, RelproxyError, StoreUnavailableError
+from relproxy.failpoints import failpoint
+from relproxy.metrics import Metrics
+from relproxy.model import CreatedImage, Intent
+from relproxy.store.base import Delivery, Entry, EntryKind, Store
+from relproxy.store.journal import LocalJournal, new_entry
+from relproxy.store.journal_file import Row
+
+_LOG = logging.getLogger(__name__)
+
+# A person may settle an entry beside this process, and a server may be replaced while nothing
+# is put: both are noticed within this time.
+_LOOK_S = 2.0
+_FLUSH_S = 5.0
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 10.0
+# A batch that fails so often while the store answers is put entry by entry.
+_FAILURES_BEFORE_SINGLY = 3
+
+
+class Relay:
+    """Delivers, and tells who waits for it."""
+
+    def __init__(
+        self,
+        journal: LocalJournal,
+        store: Store,
+        metrics: Metrics,
+        *,
+        confirm_wait_s: float,
+        keep_delivered_s: float,
+    ) -> None:
+        self._journal = journal
+        self._store = store
+        self._metrics = metrics
+        self._confirm_wait_s = confirm_wait_s
+        self._keep_delivered = timedelta(seconds=keep_delivered_s)
+        self._woken = asyncio.Event()
+        self._awaited: dict[str, asyncio.Event] = {}
+        self._failures = 0
+
+    @property
+    def is_well(self) -> bool:
+        """Tell whether the last batch went through."""
+        return self._failures == 0
+
+    def wake(self) -> None:
+        """Say that there may be something to deliver."""
+        self._woken.set()
+
+    @contextmanager
+    def expected(self, entry_id: str) -> Iterator[asyncio.Event]:
+        """Give an event that is set when the store has the entry."""
+        event = self._awaited.setdefault(entry_id, asyncio.Event())
+        try:
+            yield event
+        finally:
+            self._awaited.pop(entry_id, None)
+
+    async def confirmed(self, event: asyncio.Event) -> Delivery:
+        """Wait for the store, as long as is configured, and not at all while it is away."""
+        self.wake()
+        if not self.is_well:
+            return Delivery.PENDING
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._confirm_wait_s):
+                await event.wait()
+        return Delivery.CONFIRMED if event.is_set() else Delivery.PENDING
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        purged_at = time.monotonic()
+        while True:
+            try:
+                moved = await self._deliver()
+                if time.monotonic() - purged_at > _LOOK_S * 30:
+                    purged_at = time.monotonic()
+                    await self._purge()
+            except (StoreUnavailableError, JournalUnavailableError) as failure:
+                await self._pause(failure)
+            else:
+                self._recovered()
+                if not moved:
+                    await self._wait(_LOOK_S)
+
+    async def flush(self) -> None:
+        """Deliver what is left, once; raises nothing, because the journal keeps what stays."""
+        with suppress(RelproxyError, TimeoutError):
+            async with asyncio.timeout(_FLUSH_S):
+                while await self._deliver():
+                    pass
+
+    async def _deliver(self) -> int:
+        """Take one batch to the store; return how many entries it was."""
+        rows = await self._journal.pending()
+        if not rows:
+            self._metrics.relay_lag_seconds.set(0)
+        else:
+            lag = datetime.now(UTC) - min(row.at for row in rows if row.at is not None)
+            self._metrics.relay_lag_seconds.set(max(0.0, lag.total_seconds()))
+        if self._failures >= _FAILURES_BEFORE_SINGLY and len(rows) > 1:
+            return await self._deliver_singly(rows)
+        return await self._put(rows)
+
+    async def _put(self, rows: Sequence[Row]) -> int:
+        if rows:
+            failpoint("before-put")
+        started = time.monotonic()
+        identity = await self._store.put([row.change for row in rows])
+        if rows:
+            failpoint("after-put")
+            self._metrics.relay_put_seconds.observe(time.monotonic() - started)
+        if await self._is_replaced(identity):
+            return 1
+        if not rows:
+            return 0
+        for row in rows:
+            if (event := self._awaited.get(row.id)) is not None:
+                event.set()
+        failpoint("before-delivered")
+        await self._journal.deliver(rows)
+        failpoint("after-delivered")
+        self._metrics.relay_delivered.inc(len(rows))
+        return len(rows)
+
+    async def _deliver_singly(self, rows: Sequence[Row]) -> int:
+        """Put entry by entry, so that one that the store refuses doesn't hold up the others."""
+        await self._store.check()
+        moved = 0
+        for row in rows:
+            try:
+                moved += await self._put([row])
+            except StoreUnavailableError as failure:
+                _LOG.error(
+                    "store refuses an entry", extra={"entry": row.id}, exc_info=failure.__cause__
+                )
+        if not moved:
+            raise StoreUnavailableError("The store takes none of the journal's entries.")
+        return moved
+
+    async def _is_replaced(self, identity: str | None) -> bool:
+        """See whether another server has taken the place of the one that took entries before."""
+        if identity is None:
+            return False
+        known = await self._journal.identity()
+        if known == identity:
+            return False
+        again = await self._journal.remember_identity(identity, and_put_again=known is not None)
+        if known is not None:
+            self._metrics.relay_put_again.inc(again)
+            _LOG.warning(
+                "store's server was replaced, entries are put again",
+                extra={"known": known, "found": identity, "entries": again},
+            )
+        return known is not None
+
+    async def _purge(self) -> None:
+        while await self._journal.purge(ended_before=datetime.now(UTC) - self._keep_delivered):
+            pass
+
+    async def _pause(self, failure: RelproxyError) -> None:
+        self._failures += 1
+        self._metrics.relay_failures.inc()
+        if self._failures == 1:
+            _LOG.warning(
+                "relay can't deliver", extra={"reason": failure.sentence}, exc_info=failure
+            )
+        await self._wait(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(self._failures, 10)))
+
+    def _recovered(self) -> None:
+        if self._failures:
+            _LOG.info("relay delivers again", extra={"failures": self._failures})
+        self._failures = 0
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait to be woken; after failures, for the whole time."""
+        if self._failures:
+            await asyncio.sleep(seconds)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        self._woken.clear()
+
+
+class RelayedJournal:
+    """The flow's journal: see `relproxy.store.base.Journal`."""
+
+    def __init__(self, journal: LocalJournal, relay: Relay) -> None:
+        self._journal = journal
+        self._relay = relay
+
+    async def begin(self, intent: Intent, kind: EntryKind = EntryKind.CREATE) -> Entry:
+        """Make an intent durable."""
+        return await self._journal.begin(intent, kind)
+
+    async def complete(self, entry: Entry, image: CreatedImage) -> Delivery:
+        """Make the end durable, then wait a little for the store."""
+        with self._relay.expected(entry.id) as delivered:
+            await self._journal.complete(entry, image)
+            return await self._relay.confirmed(delivered)
+
+    async def abandon(self, entry: Entry) -> None:
+        """Give an intent up."""
+        await self._journal.abandon(entry)
+
+    async def doubt(self, entry: Entry, reason: str) -> None:
+        """Leave an intent to be settled."""
+        await self._journal.doubt(entry, reason)
+
+    async def bury(self, registry: str, image_id: str) -> Delivery:
+        """Make a deletion durable, then wait a little for the store."""
+        entry = new_entry(EntryKind.BURIAL, Intent(registry, None, None, image_id))
+        with self._relay.expected(entry.id) as delivered:
+            await self._journal.bury(entry)
+            return await self._relay.confirmed(delivered)

@@ -1,0 +1,1 @@
+"""Tests; a test's name is its claim."""
