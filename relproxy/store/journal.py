@@ -74,7 +74,9 @@ class LocalJournal:
         self._is_closed = False
 
     async def close(self) -> None:
-        """Finish what is being written, then close the file."""
+        """Finish what is being written, then close the file; harmless if it is closed."""
+        if self._is_closed:
+            return
         self._is_closed = True
         while self._writer is not None:
             await asyncio.wait((self._writer,))

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sqlite3
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from relproxy.errors import JournalUnavailableError, RecordNotKeptError
+from relproxy.model import (
+    Burial,
+    Capture,
+    CreatedImage,
+    Grade,
+    ImageRecord,
+    Instance,
+    Intent,
+    OwnerChange,
+)
+from relproxy.store.base import Entry, EntryKind, EntryState
+from relproxy.store.journal import NEXT, LocalJournal, before, new_entry
+from relproxy.store.journal_file import JournalFile, WrongStateError
+
+EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
+CAPTURE = Capture(Instance(EAST, "123"), Grade.VOUCHED)
+INTENT = Intent("glance", "alice", CAPTURE, "a", is_assigned=True, image_name="snap")
+IMAGE = CreatedImage("A", "2030-01-01T00:00:00Z", "alice")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "worker-0.db"
+
+
+@pytest.fixture
+async def journal(path: Path) -> AsyncIterator[LocalJournal]:
+    opened = LocalJournal(JournalFile(path))
+    yield opened
+    await opened.close()
+
+
+def states(path: Path) -> dict[str, str]:
+    with sqlite3.connect(path) as database:
+        found = dict(database.execute("SELECT id, state FROM entry").fetchall())
+    database.close()
+    return found
+
+
+async def test_an_intent_is_in_the_file_before_begin_returns(
+    journal: LocalJournal, path: Path
+) -> None:
+    entry = await journal.begin(INTENT)
+    assert states(path) == {entry.id: "begun"}
+
+
+async def test_a_completed_entry_tells_the_store_the_whole_record(journal: LocalJournal) -> None:
+    entry = await journal.begin(INTENT)
+    await journal.complete(entry, IMAGE)
+    (row,) = await journal.pending()
+    change = row.change
+    assert isinstance(change, ImageRecord)
+    assert (
+        change.registry,
+        change.image_id,
+        change.created_at,
+        change.project,
+        change.capture,
+    ) == (*("glance", "a", "2030-01-01T00:00:00Z", "alice", CAPTURE),)
+    assert timedelta(0) <= datetime.now(UTC) - change.recorded_at < timedelta(minutes=1)
+
+
+async def test_the_registrys_owner_wins_over_the_callers_project(journal: LocalJournal) -> None:
+    entry = await journal.begin(INTENT)
+    await journal.complete(entry, CreatedImage("a", IMAGE.created_at, "bob"))
+    (row,) = await journal.pending()
+    assert row.project == "bob"
+
+
+async def test_an_image_that_nobody_owns_is_not_completed(
+    journal: LocalJournal, path: Path
+) -> None:
+    entry = await journal.begin(Intent("glance", None, CAPTURE))
+    with pytest.raises(RecordNotKeptError):
+        await journal.complete(entry, CreatedImage("a", IMAGE.created_at, None))
+    assert states(path) == {entry.id: "begun"}
+
+
+async def test_a_burial_and_a_change_of_owner_are_told_as_such(journal: LocalJournal) -> None:
+    owner = await journal.begin(Intent("glance", None, None, "a"), EntryKind.OWNER)
+    await journal.complete(owner, CreatedImage("a", IMAGE.created_at, "bob"))
+    await journal.bury(new_entry(EntryKind.BURIAL, Intent("glance", None, None, "B")))
+    first, second = [row.change for row in await journal.pending()]
+    assert isinstance(first, OwnerChange)
+    assert (first.image_id, first.created_at, first.project) == ("a", IMAGE.created_at, "bob")
+    assert isinstance(second, Burial)
+    assert (second.registry, second.image_id) == ("glance", "b")
+
+
+async def reach(journal: LocalJournal, state: EntryState) -> Entry:
+    entry = await journal.begin(INTENT)
+    match state:
+        case EntryState.IN_DOUBT:
+            await journal.doubt(entry, "x")
+        case EntryState.ABANDONED:
+            await journal.abandon(entry)
+        case EntryState.COMPLETED:
+            await journal.complete(entry, IMAGE)
+        case EntryState.DELIVERED:
+            await journal.complete(entry, IMAGE)
+            await journal.deliver(await journal.pending())
+        case EntryState.BEGUN:
+            pass
+    return entry
+
+
+@pytest.mark.parametrize("state", EntryState)
+async def test_an_entry_is_completed_only_where_the_table_allows_it(
+    journal: LocalJournal, path: Path, state: EntryState
+) -> None:
+    entry = await reach(journal, state)
+    if state in {EntryState.BEGUN, EntryState.IN_DOUBT}:
+        await journal.complete(entry, IMAGE)
+        assert states(path)[entry.id] == "completed"
+    else:
+        with pytest.raises(WrongStateError):
+            await journal.complete(entry, IMAGE)
+        assert states(path)[entry.id] == state
+
+
+@pytest.mark.parametrize(
+    ("state", "new"),
+    list(itertools.product(EntryState, (EntryState.ABANDONED, EntryState.IN_DOUBT))),
+)
+async def test_an_entry_moves_only_along_the_table(
+    journal: LocalJournal, path: Path, state: EntryState, new: EntryState
+) -> None:
+    entry = await reach(journal, state)
+    if new is EntryState.ABANDONED:
+        await journal.abandon(entry)
+    else:
+        await journal.doubt(entry, "why")
+    assert states(path)[entry.id] == (new if new in NEXT[state] else state)
+
+
+def test_the_table_names_every_state_and_nothing_follows_an_abandoned_entry() -> None:
+    assert set(NEXT) == set(EntryState)
+    assert before(EntryState.COMPLETED) == (
+        *(EntryState.BEGUN, EntryState.IN_DOUBT, EntryState.DELIVERED),
+    )
+    assert NEXT[EntryState.ABANDONED] == ()
+
+
+async def test_entries_under_way_are_not_in_doubt_and_those_of_a_dead_process_are(
+    journal: LocalJournal, path: Path
+) -> None:
+    entry = await journal.begin(INTENT)
+    assert await journal.in_doubt() == []
+    await journal.close()
+    again = LocalJournal(JournalFile(path))
+    assert [row.id for row in await again.in_doubt()] == [entry.id]
+    await again.close()
+
+
+async def test_creates_at_once_share_transactions(journal: LocalJournal, path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE seen (n INTEGER)")
+    database.close()
+    transactions = 0
+    together = journal._file.together  # noqa: SLF001 - nothing else shows a transaction
+
+    def counted(works):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        nonlocal transactions
+        transactions += 1
+        return together(works)
+
+    journal._file.together = counted  # type: ignore[method-assign]  # noqa: SLF001
+    await asyncio.gather(*(journal.begin(INTENT) for _ in range(200)))
+    assert len(states(path)) == 200
+    assert transactions <= 4
+
+
+async def test_one_entry_that_can_not_be_written_fails_alone(
+    journal: LocalJournal, path: Path
+) -> None:
+    broken = Intent("glance", "alice", None, image_name="\ud800")
+    results = await asyncio.gather(
+        *(journal.begin(intent) for intent in (INTENT, broken, INTENT)), return_exceptions=True
+    )
+    assert [isinstance(result, Entry) for result in results] == [True, False, True]
+    assert len(states(path)) == 2
+
+
+async def test_a_journal_that_can_not_be_written_says_so_and_goes_on_afterwards(
+    journal: LocalJournal, path: Path
+) -> None:
+    with sqlite3.connect(path, isolation_level=None) as database:
+        database.execute("ALTER TABLE entry RENAME TO away")
+        with pytest.raises(JournalUnavailableError):
+            await journal.begin(INTENT)
+        database.execute("ALTER TABLE away RENAME TO entry")
+    database.close()
+    await journal.begin(INTENT)
+    assert len(states(path)) == 1
+
+
+async def test_an_end_that_can_not_be_written_is_left_to_be_settled(
+    journal: LocalJournal, path: Path
+) -> None:
+    entry = await journal.begin(INTENT)
+    with sqlite3.connect(path, isolation_level=None) as database:
+        database.execute("ALTER TABLE entry RENAME TO away")
+        await journal.doubt(entry, "why")
+        database.execute("ALTER TABLE away RENAME TO entry")
+    database.close()
+    assert states(path) == {entry.id: "begun"}
+    assert [row.id for row in await journal.in_doubt()] == [entry.id]
+
+
+async def test_what_was_delivered_is_put_again_for_another_server_and_forgotten_in_time(
+    journal: LocalJournal,
+) -> None:
+    await reach(journal, EntryState.DELIVERED)
+    await reach(journal, EntryState.ABANDONED)
+    assert await journal.remember_identity("one", and_put_again=False) == 0
+    assert await journal.identity() == "one"
+    assert await journal.pending() == []
+    assert await journal.remember_identity("two", and_put_again=True) == 1
+    (row,) = await journal.pending()
+    await journal.deliver([row])
+    assert await journal.purge(ended_before=datetime.now(UTC) - timedelta(hours=1)) == 0
+    assert await journal.purge(ended_before=datetime.now(UTC) + timedelta(hours=1)) == 2
+
+
+async def test_adopting_twice_changes_nothing(journal: LocalJournal, tmp_path: Path) -> None:
+    other = LocalJournal(JournalFile(tmp_path / "worker-1.db"))
+    await reach(other, EntryState.COMPLETED)
+    rows = await other.pending()
+    await other.close()
+    await journal.adopt(rows)
+    await journal.deliver(rows)
+    await journal.adopt(rows)
+    assert await journal.pending() == []
+
+
+async def test_a_closed_journal_refuses(path: Path) -> None:
+    closed = LocalJournal(JournalFile(path))
+    await closed.close()
+    with pytest.raises(JournalUnavailableError):
+        await closed.begin(INTENT)

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relproxy.errors import JournalRefusedError
+from relproxy.store.base import EntryKind, EntryState
+from relproxy.store.journal_file import JournalFile, Row
+from relproxy.store.journal_room import (
+    JournalRoom,
+    Slot,
+    _file_system,
+    files_in,
+    open_journal,
+    remove,
+)
+
+
+@pytest.fixture(autouse=True)
+def _released(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give up every place that a test has taken and kept."""
+    taken: list[Slot] = []
+    keep = Slot.__init__
+
+    def kept(slot: Slot, *given: Any, **named: Any) -> None:
+        keep(slot, *given, **named)
+        taken.append(slot)
+
+    monkeypatch.setattr(Slot, "__init__", kept)
+    yield
+    for slot in taken:
+        slot.release()
+
+
+def room(directory: Path) -> JournalRoom:
+    return JournalRoom(directory, allow_volatile=True)
+
+
+def row(entry_id: str, state: EntryState = EntryState.BEGUN) -> Row:
+    return Row(
+        id=entry_id,
+        kind=EntryKind.CREATE,
+        state=state,
+        registry="glance",
+        image_id=entry_id,
+        is_assigned=True,
+        image_name="a" * 200,
+        created_at=None,
+        project="alice",
+        capture=None,
+        begun_at=datetime(2030, 1, 1, tzinfo=UTC),
+    )
+
+
+def test_a_directory_keeps_its_identity(tmp_path: Path) -> None:
+    first, again, other = room(tmp_path / "a"), room(tmp_path / "a"), room(tmp_path / "b")
+    assert first.identity == again.identity != other.identity
+
+
+def test_an_identity_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "identity").write_text("nothing")
+    with pytest.raises(JournalRefusedError, match="holds no identity"):
+        room(tmp_path)
+
+
+def test_each_worker_gets_a_place_of_its_own_and_a_free_one_is_taken_again(tmp_path: Path) -> None:
+    here = room(tmp_path)
+    first, second = here.claim(), here.claim()
+    assert [first.path.name, second.path.name] == ["worker-0.db", "worker-1.db"]
+    first.release()
+    assert here.claim().path == first.path
+
+
+def test_a_place_is_free_as_soon_as_its_process_is_dead(tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib, os; from relproxy.store.journal_room import JournalRoom\n"
+        "slot = JournalRoom(pathlib.Path(sys.argv[1]), allow_volatile=True).claim()\n"
+        "print(slot.path.name, flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "worker-0.db\n"
+    here = room(tmp_path)
+    slot = here.claim()
+    assert slot.path.name == "worker-1.db"
+    child.kill()
+    child.communicate()
+    assert here.claim().path.name == "worker-0.db"
+
+
+def test_only_journals_that_nobody_holds_are_idle(tmp_path: Path) -> None:
+    here = room(tmp_path)
+    held, left = here.claim(), here.claim()
+    for slot in (held, left):
+        JournalFile(slot.path).close()
+    left.release()
+    (idle,) = here.idle()
+    assert idle.path == left.path
+    remove(idle)
+    assert files_in(tmp_path) == [held.path]
+    assert list(here.idle()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "lost_with"), [("tmpfs", "memory"), ("overlay", "a container's own layer")]
+)
+def test_a_volatile_file_system_is_refused_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, lost_with: str
+) -> None:
+    monkeypatch.setattr("relproxy.store.journal_room._file_system", lambda _: kind)
+    with pytest.raises(JournalRefusedError, match=f"lost with {lost_with}"):
+        JournalRoom(tmp_path, allow_volatile=False)
+    JournalRoom(tmp_path, allow_volatile=True)
+
+
+def test_a_file_system_whose_locks_keep_nobody_out_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcntl.flock", lambda *_: None)
+    with pytest.raises(JournalRefusedError, match="keep nobody out"):
+        room(tmp_path)
+
+
+def test_the_file_system_is_that_of_the_innermost_mount(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    inner = tmp_path / "in ner"
+    inner.mkdir()
+    escaped = str(inner).replace(" ", "\\040")
+    mounts.write_text(
+        "1 0 8:1 / / rw - overlay overlay rw\n"
+        f"2 1 8:2 / {tmp_path} rw shared:1 - ext4 /dev/a rw\n"
+        f"3 2 0:9 / {escaped} rw - tmpfs tmpfs rw\n"
+    )
+    assert _file_system(Path("/"), mounts) == "overlay"
+    assert _file_system(tmp_path / "x", mounts) == "ext4"
+    assert _file_system(inner / "deep", mounts) == "tmpfs"
+    assert _file_system(inner, tmp_path / "absent") == ""
+
+
+def test_a_directory_that_can_not_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalRefusedError, match="can't be used"):
+        room(tmp_path / "file" / "below")
+
+
+def test_a_broken_journal_is_set_aside_and_what_can_be_read_is_carried_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    slot = room(tmp_path).claim()
+    file = JournalFile(slot.path)
+    file.together([lambda: file.add([row(f"{n:04}") for n in range(2000)])])
+    file.close()
+    content = bytearray(slot.path.read_bytes())
+    middle = len(content) // 2 // 4096 * 4096
+    content[middle : middle + 3 * 4096] = b"\xff" * 3 * 4096
+    slot.path.write_bytes(content)
+
+    with caplog.at_level(logging.ERROR):
+        renewed = open_journal(slot)
+    kept = {r.id for r in renewed.everything()}
+    renewed.close()
+    assert slot.was_broken
+    assert 1500 < len(kept) == slot.salvaged < 2000
+    (aside,) = tmp_path.glob("worker-0.db.broken-*")
+    assert aside.read_bytes() == bytes(content)
+    assert files_in(tmp_path) == [slot.path]
+    told = [record.message for record in caplog.records]
+    assert told == ["journal is broken", "journal set aside"]
+
+
+def test_a_file_that_is_no_database_is_set_aside_too(tmp_path: Path) -> None:
+    slot = room(tmp_path).claim()
+    slot.path.write_bytes(b"not a database at all" * 100)
+    renewed = open_journal(slot)
+    assert renewed.everything() == []
+    renewed.close()
+    assert slot.was_broken
+
+
+def test_a_journal_of_a_newer_relproxy_is_refused_and_left_alone(tmp_path: Path) -> None:
+    slot = room(tmp_path).claim()
+    file = JournalFile(slot.path)
+    file._connection.execute("PRAGMA user_version = 99")  # noqa: SLF001
+    file.close()
+    with pytest.raises(JournalRefusedError, match="newer relproxy"):
+        open_journal(slot)
+    assert [path.name for path in files_in(tmp_path)] == ["worker-0.db"]
+    assert not list(tmp_path.glob("*.broken-*"))
