@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from relproxy.errors import StoreUnavailableError
+from relproxy.metrics import Metrics
+from relproxy.model import Burial, Change, CreatedImage, Intent
+from relproxy.store.base import Delivery, Store
+from relproxy.store.journal import LocalJournal
+from relproxy.store.journal_file import JournalFile
+from relproxy.store.relay import Relay, RelayedJournal
+
+PATIENCE_S = 30
+CREATED = "2030-01-01T00:00:00Z"
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what nothing announces; fail after a while."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not is_so():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.01)
+
+
+@dataclass
+class FakeStore:
+    """Takes what it is given, but for what it is told to do."""
+
+    identity: str | None = None
+    taken: list[str] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+    is_away: bool = False
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    tried: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    async def put(self, changes: Sequence[Change]) -> str | None:
+        names = [c.image_id + ("!" if isinstance(c, Burial) else "") for c in changes]
+        if changes:
+            self.tried.set()
+        await self.gate.wait()
+        if self.is_away or self.refused & set(names):
+            raise StoreUnavailableError("no")
+        self.taken += names
+        return self.identity
+
+    async def check(self) -> None:
+        if self.is_away:
+            raise StoreUnavailableError("no")
+
+
+@dataclass
+class Setting:
+    store: FakeStore
+    journal: LocalJournal
+    relay: Relay
+    flow: RelayedJournal
+    metrics: Metrics
+    task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self.task = asyncio.create_task(self.relay.run())
+
+    async def create(self, image_id: str) -> Delivery:
+        entry = await self.flow.begin(Intent("glance", "alice", None, image_id))
+        return await self.flow.complete(entry, CreatedImage(image_id, CREATED, None))
+
+    async def taken(self, expected: list[str]) -> None:
+        await until(lambda: self.store.taken == expected)
+        await self.pending([])
+
+    async def pending(self, expected: list[str]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while (  # noqa: ASYNC110 - there is no event to wait for
+                [row.image_id for row in await self.journal.pending()] != expected
+            ):
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Setting]:
+    monkeypatch.setattr("relproxy.store.relay._LOOK_S", 0.05)
+    monkeypatch.setattr("relproxy.store.relay._FIRST_PAUSE_S", 0.001)
+    journal = LocalJournal(JournalFile(tmp_path / "worker-0.db"))
+    store, metrics = FakeStore(), Metrics()
+    relay = Relay(journal, cast("Store", store), metrics, confirm_wait_s=0.2, keep_delivered_s=3600)
+    made = Setting(store, journal, relay, RelayedJournal(journal, relay), metrics)
+    yield made
+    if made.task is not None:
+        made.task.cancel()
+        await asyncio.gather(made.task, return_exceptions=True)
+    await journal.close()
+
+
+async def test_a_create_is_confirmed_when_the_store_has_it(setting: Setting) -> None:
+    setting.start()
+    assert await setting.create("a") is Delivery.CONFIRMED
+    assert setting.store.taken == ["a"]
+
+
+async def test_a_slow_store_costs_the_configured_wait_and_no_more(setting: Setting) -> None:
+    setting.start()
+    setting.store.gate.clear()
+    async with asyncio.timeout(20):
+        assert await setting.create("a") is Delivery.PENDING
+    setting.store.gate.set()
+    await setting.taken(["a"])
+
+
+async def test_a_store_that_is_known_to_be_away_costs_no_wait(setting: Setting) -> None:
+    setting.relay._confirm_wait_s = 3600  # noqa: SLF001 - it would hang if it waited
+    setting.store.is_away = True
+    setting.start()
+    await until(lambda: not setting.relay.is_well)
+    async with asyncio.timeout(20):
+        assert await setting.create("a") is Delivery.PENDING
+    setting.store.is_away = False
+    await setting.taken(["a"])
+
+
+async def test_what_a_dead_relay_left_is_delivered_in_order_by_the_next(setting: Setting) -> None:
+    for name in ("a", "b", "c"):
+        assert await setting.create(name) is Delivery.PENDING
+    await setting.flow.bury("glance", "a")
+    setting.start()
+    await setting.taken(["a", "b", "c", "a!"])
+
+
+async def test_entries_that_share_a_batch_are_confirmed_together(setting: Setting) -> None:
+    setting.start()
+    results = await asyncio.gather(*(setting.create(str(n)) for n in range(100)))
+    assert set(results) == {Delivery.CONFIRMED}
+    assert sorted(setting.store.taken, key=int) == [str(n) for n in range(100)]
+
+
+async def test_another_server_gets_everything_again(setting: Setting) -> None:
+    setting.store.identity = "one"
+    setting.start()
+    await setting.create("a")
+    await setting.create("b")
+    await setting.taken(["a", "b"])
+    setting.store.identity = "two"
+    await setting.taken(["a", "b", "a", "b"])
+    assert setting.metrics.collectors.get_sample_value("relproxy_relay_put_again_total") == 2
+    await setting.create("c")
+    await setting.taken(["a", "b", "a", "b", "c"])
+
+
+async def test_no_create_is_confirmed_by_a_server_that_may_lack_the_earlier_ones(
+    setting: Setting,
+) -> None:
+    setting.store.identity = "one"
+    setting.start()
+    await setting.create("a")
+    await setting.taken(["a"])
+    setting.store.identity = "two"
+    assert await setting.create("b") is Delivery.CONFIRMED
+    assert setting.store.taken.index("b") < len(setting.store.taken) - 1
+    assert setting.store.taken.count("a") == 2
+
+
+async def test_an_entry_that_the_store_refuses_holds_up_no_other(setting: Setting) -> None:
+    setting.store.refused = {"bad"}
+    for name in ("a", "bad", "b"):
+        await setting.create(name)
+    setting.start()
+    await until(lambda: sorted(set(setting.store.taken)) == ["a", "b"])
+    await setting.pending(["bad"])
+    setting.store.refused = set()
+    await setting.pending([])
+
+
+async def test_the_lag_is_the_age_of_the_oldest_entry_and_then_none(setting: Setting) -> None:
+    def lag() -> float:
+        return setting.metrics.collectors.get_sample_value("relproxy_relay_lag_seconds") or 0.0
+
+    setting.store.is_away = True
+    setting.start()
+    await setting.create("a")
+    await until(lambda: lag() >= 0.05)
+    setting.store.is_away = False
+    await setting.taken(["a"])
+    await until(lambda: lag() == 0)
+
+
+async def test_flushing_delivers_what_is_left_and_gives_up_on_a_store_that_is_away(
+    setting: Setting,
+) -> None:
+    await setting.create("a")
+    setting.store.is_away = True
+    await setting.relay.flush()
+    assert setting.store.taken == []
+    setting.store.is_away = False
+    await setting.relay.flush()
+    assert setting.store.taken == ["a"]
