@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 QUICK := tests/unit tests/properties tests/test_docs.py tests/test_imports.py
 WHOLE := tests/contract tests/integration tests/durability tests/functional
 
-.PHONY: demo test unit verify verify-random lint clean
+.PHONY: demo test unit verify verify-random verify-storm lint clean
 
 demo: $(READY)
 	$(BIN)/python -m lab.demo $(if $(KEEP),--keep)
@@ -20,10 +20,14 @@ unit: $(READY)
 	$(BIN)/pytest $(QUICK)
 
 # All of `make test`, and what takes longer: many more examples, new ones each time.
-verify: lint test verify-random
+verify: lint test verify-random verify-storm
 
 verify-random: $(READY)
 	HYPOTHESIS_PROFILE=verify $(BIN)/pytest tests/properties tests/integration/test_random.py
+
+# Twenty storms, each some thousand creates; -s prints what happened in each.
+verify-storm: $(READY)
+	HYPOTHESIS_PROFILE=verify $(BIN)/pytest -s tests/durability/test_storm.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -47,6 +47,11 @@ class Process:
             raise PartFailedError(f"{self.name} was not started")
         return self._child.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the child was started and has not ended."""
+        return self._child is not None and self._child.poll() is None
+
     def start(self) -> None:
         """Start the child in a session of its own, so that its helpers end with it."""
         self.log.parent.mkdir(parents=True, exist_ok=True)

@@ -45,6 +45,11 @@ class Relproxy:
             raise RuntimeError("relproxy was not started")
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.is_running
+
     def start(self) -> None:
         """Write the configuration, start, and wait until it is alive."""
         self.home.mkdir(parents=True, exist_ok=True)

@@ -206,6 +206,8 @@ class Registry:
         image_id = fields.get("id") or self._new_id()
         if image_id in self.images or image_id in self._deleted_ids:
             raise RefusedError(409, f"Image ID {image_id} already exists!")
+        if self.faults.before_create is not None:
+            await self.faults.before_create()
         image = self.add_image(**{"owner": call.caller.project} | fields | {"id": image_id})
         await self._fail_after_create()
         headers = [
@@ -217,6 +219,8 @@ class Registry:
 
     async def _fail_after_create(self) -> None:
         await reached(self.faults.hang_after_create)
+        if self.faults.after_create is not None:
+            await self.faults.after_create()
         if self.faults.drop_after_create:
             raise DroppedError
         if self.faults.fail_after_create:

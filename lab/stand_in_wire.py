@@ -45,6 +45,9 @@ class Recorded:
         return [value.decode("latin-1") for key, value in self.headers if key.lower() == wanted]
 
 
+Hook = Callable[[], Awaitable[None]]
+
+
 @dataclass
 class Faults:
     """What goes wrong; all off by default, each may be changed at any time."""
@@ -57,6 +60,8 @@ class Faults:
     fail_after_create: bool = False  # the image is made, the answer is 500
     hang_after_create: asyncio.Event | None = None  # the image is made, the answer waits
     drop_after_create: bool = False  # the image is made, the connection aborted
+    before_create: Hook | None = None  # awaited before an image is made; may raise
+    after_create: Hook | None = None  # awaited once it is made; may raise
     drop: bool = False  # every connection is aborted once its request was read
     ignore_limit: bool = False  # lists return everything
     extra_headers: list[tuple[str, str]] = field(default_factory=list)  # on every answer

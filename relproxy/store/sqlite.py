@@ -8,6 +8,7 @@ a statement runs to its end there even if the request that asked for it is cance
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import itertools
 import json
 import sqlite3
@@ -127,14 +128,13 @@ class SqliteStore:
         try:
             # First without aiosqlite: its thread outlives a connection that can't be opened, and
             # then writes a traceback of its own.
-            await asyncio.to_thread(_probe, self._path)
+            await asyncio.to_thread(_prepare, self._path)
             self._writer = await self._connected()
-            await self._writer.execute("PRAGMA journal_mode = WAL")
-            await _migrate(self._writer)
             self._reader = await self._connected()
             await self._reader.execute("PRAGMA query_only = ON")
         except (sqlite3.Error, OSError) as failure:
-            reason = f"The store {self._path} can't be opened: {failure}."
+            why = failure.strerror if isinstance(failure, OSError) else failure
+            reason = f"The store {self._path} can't be opened: {why}."
             raise StoreRefusedError(reason) from failure
 
     async def close(self) -> None:
@@ -268,23 +268,30 @@ def _translated() -> Iterator[None]:
         raise StoreUnavailableError("The store can't be read or written now.") from failure
 
 
-def _probe(path: Path) -> None:
-    with closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S)) as connection:
-        connection.execute("PRAGMA schema_version").fetchone()
+def _prepare(path: Path) -> None:
+    """Make the file durable and apply the schema versions that it lacks, once for all workers.
+
+    Under a lock of its own: SQLite itself refuses the second of two that switch to WAL at once.
+    """
+    with Path(f"{path}-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            _migrate(connection)
 
 
-async def _migrate(connection: aiosqlite.Connection) -> None:
+def _migrate(connection: sqlite3.Connection) -> None:
     """Apply every schema file that is newer than the database, each in one transaction."""
-    rows = list(await connection.execute_fetchall("PRAGMA user_version"))
-    present: int = rows[0][0]
+    present: int = connection.execute("PRAGMA user_version").fetchone()[0]
     versions = _schema_versions()
     if present > len(versions):
-        raise StoreUnavailableError(
+        raise StoreRefusedError(
             f"The store's schema is version {present}, and this relproxy knows {len(versions)}: "
             "it was written by a newer relproxy."
         )
     for number, script in enumerate(versions[present:], start=present + 1):
-        await connection.executescript(
+        connection.executescript(
             f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;"
         )
 

@@ -73,9 +73,7 @@ def test_a_store_that_can_not_be_opened_is_a_sentence_and_exit_1(tmp_path: Path)
     finished = run("serve", "--config", str(file))
     assert finished.returncode == 1
     last = finished.stderr.splitlines()[-1]
-    assert (
-        last == f"The store {tmp_path}/missing/r.db can't be opened: unable to open database file."
-    )
+    assert last == f"The store {tmp_path}/missing/r.db can't be opened: No such file or directory."
     assert "Traceback" not in finished.stderr
 
 
