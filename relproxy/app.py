@@ -48,6 +48,8 @@ from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_room import JournalRoom, open_journal
 from relproxy.store.overlay import Overlay
+from relproxy.store.postgres import PostgresStore
+from relproxy.store.postgres_pool import PostgresSettings, migrate
 from relproxy.store.relay import Relay, RelayedJournal
 from relproxy.store.sqlite import SqliteStore
 from relproxy.tasks import TaskSet
@@ -80,7 +82,7 @@ async def running(configuration: config.Configuration) -> AsyncIterator[Running]
         metrics = Metrics()
         store = _store(configuration.store)
         opened.push_async_callback(store.close)
-        await _open(store)
+        await _open(store, configuration)
         recorder = await _recorder(opened, configuration, store, metrics)
         session = await opened.enter_async_context(open_session(configuration.timeouts))
         upstreams = _upstreams(configuration, session, metrics)
@@ -122,18 +124,62 @@ class _Recorder:
     overlay: Overlay
 
 
+def postgres_settings(settings: config.Store) -> PostgresSettings:
+    """Return how the configuration says that a PostgreSQL is reached."""
+    return PostgresSettings(
+        dsn=settings.dsn or "",
+        password_file=settings.password_file,
+        connections=settings.connections,
+        connect_s=settings.connect_s,
+        statement_s=settings.statement_s,
+    )
+
+
 def _store(settings: config.Store) -> Store:
-    return SqliteStore(settings.path)
+    if settings.dsn is None:
+        return SqliteStore(settings.path)
+    return PostgresStore(postgres_settings(settings))
 
 
-async def _open(store: Store) -> None:
-    """Open the store; one that is away for now is no reason not to serve what needs none."""
+@asynccontextmanager
+async def opened_store(settings: config.Store) -> AsyncIterator[Store]:
+    """Open the configured store, for a command. Raises `StoreUnavailableError`."""
+    store = _store(settings)
     try:
         await store.open()
+        yield store
+    finally:
+        await store.close()
+
+
+async def migrated(settings: config.Store) -> str:
+    """Bring the store's schema up to date, and say what was done."""
+    if settings.dsn is None:
+        async with opened_store(settings):
+            return "the SQLite file is up to date"
+    before, after = await migrate(postgres_settings(settings))
+    return f"schema version {after}" + (f", it was {before}" if before != after else "")
+
+
+async def _open(store: Store, configuration: config.Configuration) -> None:
+    """Open the store; one that is away for now is no reason not to serve what needs none.
+
+    Raises `StoreRefusedError` if its records name a registry that the configuration doesn't.
+    """
+    try:
+        await store.open()
+        unknown = await store.registries() - {r.name for r in configuration.registries}
     except StoreRefusedError:
         raise
     except StoreUnavailableError as failure:
         _LOG.error("store is away", extra={"reason": failure.sentence}, exc_info=failure)
+        return
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise StoreRefusedError(
+            f"Records name registries that the configuration doesn't: {names}. Add them, or rename "
+            "them in the records: `relproxy registry rename OLD NEW`."
+        )
 
 
 async def _recorder(

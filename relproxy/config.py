@@ -7,109 +7,27 @@ setting; a test keeps the two together.
 
 from __future__ import annotations
 
-import re
-import uuid
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from relproxy import networks
-from relproxy.errors import BadRequestError
-from relproxy.filters.target import parse_target
-from relproxy.model import Tenancy
-
-
-def _network(value: object) -> object:
-    try:
-        return ip_network(str(value))
-    except ValueError:
-        raise ValueError("should be a network such as 10.0.0.0/8, without host bits set") from None
-
-
-def _header_of_its_own(value: str) -> str:
-    if value.lower() in _TAKEN_HEADERS or value.lower().startswith("content-"):
-        raise ValueError("has another meaning: it would be stripped from every request")
-    return value
-
-
-def _without_last_dot(value: object) -> object:
-    # The root's dot: a request's Host is compared without it.
-    return value.removesuffix(".") if isinstance(value, str) else value
-
-
-def _bind(value: str) -> str:
-    host, colon, port = value.rpartition(":")
-    if not colon or not host or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise ValueError("should be HOST:PORT, such as 127.0.0.1:9292 or [::1]:9292")
-    return value
-
-
-def _loopback(value: str) -> str:
-    host = _bind(value).rpartition(":")[0].strip("[]")
-    try:
-        is_loopback = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        raise ValueError(
-            "has to be a loopback address: the admin listener shows every project's records and "
-            "has no access control of its own"
-        )
-    return value
-
-
-def _endpoint(value: str) -> str:
-    match = _ENDPOINT.fullmatch(value)
-    if match is None or int(match["port"] or 0) > 65535:
-        raise ValueError("should be http://HOST:PORT, and nothing behind it")
-    return value.rstrip("/")
-
-
-def _installation(value: str) -> str:
-    try:
-        return str(uuid.UUID(value))
-    except ValueError:
-        raise ValueError(
-            "should be a UUID; `relproxy generate-installation-uuid` makes one"
-        ) from None
-
-
-def _prefix(value: str) -> str:
-    try:
-        canonical = parse_target(value).path
-    except BadRequestError:
-        canonical = "/"
-    if canonical == "/" or canonical != value:
-        raise ValueError("should be a path such as /east: a leading slash, none at the end")
-    return value
-
-
-_TAKEN_HEADERS = frozenset(
-    {"accept", "authorization", "connection", "expect", "host", "range", "x-auth-token",
-     "x-openstack-request-id", "x-service-token"}
-)  # fmt: skip
-_ENDPOINT = re.compile(
-    r"https?://([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(:(?P<port>[0-9]{1,5}))?/?"
+from relproxy.config_types import (
+    Bind,
+    Count,
+    Endpoint,
+    HeaderName,
+    HostName,
+    InstallationUUID,
+    LongSeconds,
+    LoopbackBind,
+    Name,
+    Network,
+    PathPrefix,
+    PostgresDsn,
+    Seconds,
 )
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
-HeaderName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$"), AfterValidator(_header_of_its_own)
-]
-HostName = Annotated[
-    str, Field(pattern=r"^[a-z0-9._-]*[a-z0-9]$"), BeforeValidator(_without_last_dot)
-]
-Bind = Annotated[str, AfterValidator(_bind)]
-LoopbackBind = Annotated[str, AfterValidator(_loopback)]
-Endpoint = Annotated[str, AfterValidator(_endpoint)]
-InstallationUUID = Annotated[str, AfterValidator(_installation)]
-PathPrefix = Annotated[str, AfterValidator(_prefix)]
-Network = Annotated[networks.Network, BeforeValidator(_network)]
-Seconds = Annotated[float, Field(gt=0, le=86_400, strict=True)]
-LongSeconds = Annotated[float, Field(gt=0, le=90 * 86_400, strict=True)]
-Count = Annotated[int, Field(ge=1, strict=True)]
+from relproxy.model import Tenancy
 
 
 class _Section(BaseModel):
@@ -181,10 +99,34 @@ class MetadataHeaderNames(_Section):
 class Store(_Section):
     """Where records are kept."""
 
-    driver: Literal["sqlite"] = Field(
-        default="sqlite", description="sqlite: one file, for the relproxy of one host."
+    driver: Literal["sqlite", "postgres"] = Field(
+        default="sqlite",
+        description="sqlite: one file, for the relproxies of one host; postgres: for any number.",
     )
-    path: Path = Field(description="The SQLite file, on a disk of its host's own; not on tmpfs.")
+    path: Path = Field(
+        default=Path("/var/lib/relproxy/relproxy.db"),
+        description="The SQLite file, on a disk of its host's own; not on tmpfs.",
+    )
+    dsn: PostgresDsn | None = Field(
+        default=None,
+        description="postgresql://USER@HOST:PORT,HOST:PORT/DATABASE: of several hosts the one that "
+        "takes writes is used.",
+    )
+    password_file: Path | None = Field(
+        default=None, description="A file that holds the password, read at each start."
+    )
+    connections: Annotated[int, Field(ge=1, le=1000, strict=True)] = Field(
+        default=8,
+        description="Connections to PostgreSQL of one worker at most: each is busy for about a "
+        "millisecond.",
+    )
+    connect_s: Seconds = Field(
+        default=5, description="To connect to PostgreSQL, or to wait for a free connection."
+    )
+    statement_s: Seconds = Field(
+        default=10,
+        description="For one statement: then it is given up and its connection is closed.",
+    )
     confirm_wait_s: Seconds = Field(
         default=2,
         description="How long a create's answer waits for the store to have its record; then the "

@@ -162,11 +162,24 @@ def _between_settings(tree: dict[str, Any]) -> Iterator[_Problem]:
     yield from _repeated(tree, "installations", "uuid")
     yield from _repeated(tree, "listeners", "bind")
     yield from _admin_bind(tree)
+    yield from _store(tree)
     for index, registry in enumerate(_mappings(tree, "registries")):
         yield from _limits(registry, index)
     for index, route in enumerate(_mappings(tree, "routes")):
         yield from _dangling(route, index, names)
     yield from _unreachable(tree)
+
+
+def _store(tree: dict[str, Any]) -> Iterator[_Problem]:
+    store = tree.get("store")
+    if not isinstance(store, dict):
+        return
+    if store.get("driver") != "postgres":
+        for name in ("dsn", "password_file"):
+            if store.get(name) is not None:
+                yield ("store", name), "has a meaning with driver postgres only"
+    elif store.get("dsn") is None:
+        yield ("store", "dsn"), "is required with driver postgres"
 
 
 def _mappings(tree: dict[str, Any], kind: str) -> list[dict[str, Any]]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+from lab.postgres import Postgres
 
 settings.register_profile("test", derandomize=True, deadline=None, max_examples=200)
 settings.register_profile("verify", derandomize=False, deadline=None, max_examples=3000)
@@ -27,3 +30,12 @@ def seed() -> int:
 def effort() -> int:
     """Return how many times as much a random test does under `make verify`."""
     return 50 if os.environ.get("HYPOTHESIS_PROFILE") == "verify" else 1
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL; tests make databases of their own in it."""
+    server = Postgres()
+    server.start()
+    yield server
+    server.remove()

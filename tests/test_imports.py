@@ -36,6 +36,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "identity.*": ("identity.base", *VALUES),
     "failpoints": (),
     "store.*": ("store.base", *VALUES),
+    "store.postgres_pool": ("store.postgres_sql", *VALUES),
+    "store.postgres": (
+        *("store.base", "store.packing", "store.postgres_pool", "store.postgres_sql", *VALUES),
+    ),
     "store.journal_file": ("store.base", *VALUES),
     "store.journal_room": ("store.journal_file", *VALUES),
     "store.journal": ("failpoints", "store.base", "store.journal_file", *VALUES),
@@ -48,7 +52,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("metrics", "store.base", "store.journal", "store.journal_file", "store.journal_room"),
         *("store.relay", *VALUES),
     ),
-    "config": ("filters.target", *VALUES),
+    "config_types": ("filters.target", *VALUES),
+    "config": ("config_types", *VALUES),
     "config_file": ("config", *VALUES),
     "bodies": ("filters", *VALUES),
     "upstream": ("config", "endpoints", "metrics", *VALUES),
@@ -104,8 +109,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 # Other people's package -> the modules that may import it.
 DRIVERS: dict[str, frozenset[str]] = {
     "aiosqlite": frozenset({"store.sqlite"}),
-    "asyncpg": frozenset({"store.postgres"}),
-    "pydantic": frozenset({"config", "config_file"}),
+    "asyncpg": frozenset({"store.postgres", "store.postgres_pool"}),
+    "pydantic": frozenset({"config", "config_file", "config_types"}),
     "pydantic_core": frozenset({"config", "config_file"}),
     "prometheus_client": frozenset({"metrics", "admin.listener"}),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lab.postgres import Postgres
 from relproxy.errors import BadRequestError, StoreUnavailableError
 from relproxy.model import (
     Burial,
@@ -24,6 +25,8 @@ from relproxy.model import (
     Ownership,
 )
 from relproxy.store.base import RelationQuery, Store
+from relproxy.store.postgres import PostgresStore
+from relproxy.store.postgres_pool import PostgresSettings, migrate
 from relproxy.store.sqlite import SqliteStore
 
 EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
@@ -32,11 +35,15 @@ WEST = "0a4ef62f-40a4-4d3a-9d7e-5a0d8a1f2b02"
 Reopen = Callable[[], Store]
 
 
-@pytest.fixture(params=["sqlite"])
-def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Reopen:
+@pytest.fixture(params=["sqlite", "postgres"])
+async def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Reopen:
     """Return a function that makes a store of the same records, not yet opened."""
-    assert request.param == "sqlite"
-    return lambda: SqliteStore(tmp_path / "store.db")
+    if request.param == "sqlite":
+        return lambda: SqliteStore(tmp_path / "store.db")
+    postgres: Postgres = request.getfixturevalue("postgres")
+    settings = PostgresSettings(postgres.create_database(f"contract-{uuid.uuid4()}"))
+    await migrate(settings)
+    return lambda: PostgresStore(settings)
 
 
 @pytest.fixture
@@ -47,21 +54,31 @@ async def store(reopen: Reopen) -> AsyncIterator[Store]:
     await opened.close()
 
 
+_MADE: dict[str, datetime] = {}
+
+
+@pytest.fixture(autouse=True)
+def _no_image_was_made() -> None:
+    _MADE.clear()
+
+
 def record(image_id: str, project: str = "alice", **fields: Any) -> ImageRecord:
+    """Return a record; of each further image it is a second later, which stores keep."""
+    recorded_at = datetime(2030, 1, 1, tzinfo=UTC) + timedelta(seconds=len(_MADE))
     made = ImageRecord(
         registry="glance",
         image_id=image_id,
         created_at="2030-01-01T00:00:00Z",
         project=project,
         capture=Capture(Instance(EAST, "123"), Grade.CLAIMED),
-        recorded_at=datetime(2030, 1, 1, 0, 0, 0, 123456, UTC),
+        recorded_at=_MADE.setdefault(image_id, recorded_at),
     )
     return replace(made, **fields)
 
 
 def at(seconds: int) -> datetime:
     """Return a time so long after the records were made."""
-    return datetime(2030, 1, 1, 0, 0, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+    return datetime(2031, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
 
 
 def captured(installation: str, instance_id: str, grade: Grade = Grade.CLAIMED) -> Capture:
@@ -295,28 +312,3 @@ async def test_a_store_that_is_not_open_says_so(reopen: Reopen) -> None:
         with pytest.raises(StoreUnavailableError):
             await attempt
     await closed.close()
-
-
-async def test_a_schema_of_a_newer_relproxy_is_refused_with_a_sentence(
-    store: Store, reopen: Reopen, tmp_path: Path
-) -> None:
-    await store.close()
-    with sqlite3.connect(tmp_path / "store.db") as database:
-        database.execute("PRAGMA user_version = 999")
-    database.close()
-    newer = reopen()
-    with pytest.raises(StoreUnavailableError, match="written by a newer relproxy"):
-        await newer.open()
-    await newer.close()
-
-
-async def test_records_are_synced_before_they_are_acknowledged(
-    store: Store, tmp_path: Path
-) -> None:
-    """WAL with synchronous=FULL: at NORMAL a committed row may be lost at power loss."""
-    assert isinstance(store, SqliteStore)
-    assert store._writer is not None  # noqa: SLF001 - nothing else shows the pragma
-    for pragma, value in (("synchronous", 2), ("journal_mode", "wal")):
-        rows = list(await store._writer.execute_fetchall(f"PRAGMA {pragma}"))  # noqa: SLF001
-        assert rows[0][0] == value
-    assert (tmp_path / "store.db-wal").exists()

@@ -493,7 +493,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(file: Path) -> N
     text = """\
 listeners:
   - {name: public, bind: 127.0.0.1}
-store: {driver: sqlite}
+store: {driver: postgres}
 registries:
   - {name: Main, tenancy: relproxy, endpoints: [http://g], default_limt: 5}
 routes:
@@ -507,7 +507,7 @@ log: {level: INFO}
 
     assert [tuple(problem.split(": ")[:2]) for problem in found] == [
         ("2", "listeners[0].bind"),
-        ("3", "store.path"),
+        ("3", "store.dsn"),
         ("5", "registries[0].default_limt"),
         ("5", "registries[0].name"),
         ("7", "routes[0].registry"),

@@ -1,0 +1,116 @@
+"""The types of single settings: what each may be, and the sentence for what it may not."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from ipaddress import ip_address, ip_network
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from relproxy import networks
+from relproxy.errors import BadRequestError
+from relproxy.filters.target import parse_target
+
+
+def _network(value: object) -> object:
+    try:
+        return ip_network(str(value))
+    except ValueError:
+        raise ValueError("should be a network such as 10.0.0.0/8, without host bits set") from None
+
+
+def _header_of_its_own(value: str) -> str:
+    if value.lower() in _TAKEN_HEADERS or value.lower().startswith("content-"):
+        raise ValueError("has another meaning: it would be stripped from every request")
+    return value
+
+
+def _without_last_dot(value: object) -> object:
+    # The root's dot: a request's Host is compared without it.
+    return value.removesuffix(".") if isinstance(value, str) else value
+
+
+def _bind(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError("should be HOST:PORT, such as 127.0.0.1:9292 or [::1]:9292")
+    return value
+
+
+def _loopback(value: str) -> str:
+    host = _bind(value).rpartition(":")[0].strip("[]")
+    try:
+        is_loopback = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ValueError(
+            "has to be a loopback address: the admin listener shows every project's records and "
+            "has no access control of its own"
+        )
+    return value
+
+
+def _endpoint(value: str) -> str:
+    match = _ENDPOINT.fullmatch(value)
+    if match is None or int(match["port"] or 0) > 65535:
+        raise ValueError("should be http://HOST:PORT, and nothing behind it")
+    return value.rstrip("/")
+
+
+def _postgres_dsn(value: str) -> str:
+    if re.fullmatch(r"postgres(ql)?://[^/@\s]+@[^/@\s]+/[^\s]+", value) is None:
+        raise ValueError("should be postgresql://USER@HOST:PORT/DATABASE")
+    if ":" in value.partition("://")[2].partition("@")[0] or "password=" in value:
+        raise ValueError(
+            "may not hold a password: put it into a file, and name it as password_file"
+        )
+    return value
+
+
+def _installation(value: str) -> str:
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        raise ValueError(
+            "should be a UUID; `relproxy generate-installation-uuid` makes one"
+        ) from None
+
+
+def _prefix(value: str) -> str:
+    try:
+        canonical = parse_target(value).path
+    except BadRequestError:
+        canonical = "/"
+    if canonical == "/" or canonical != value:
+        raise ValueError("should be a path such as /east: a leading slash, none at the end")
+    return value
+
+
+_TAKEN_HEADERS = frozenset(
+    {"accept", "authorization", "connection", "expect", "host", "range", "x-auth-token",
+     "x-openstack-request-id", "x-service-token"}
+)  # fmt: skip
+_ENDPOINT = re.compile(
+    r"https?://([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(:(?P<port>[0-9]{1,5}))?/?"
+)
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
+HeaderName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$"), AfterValidator(_header_of_its_own)
+]
+HostName = Annotated[
+    str, Field(pattern=r"^[a-z0-9._-]*[a-z0-9]$"), BeforeValidator(_without_last_dot)
+]
+Bind = Annotated[str, AfterValidator(_bind)]
+LoopbackBind = Annotated[str, AfterValidator(_loopback)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+PostgresDsn = Annotated[str, AfterValidator(_postgres_dsn)]
+InstallationUUID = Annotated[str, AfterValidator(_installation)]
+PathPrefix = Annotated[str, AfterValidator(_prefix)]
+Network = Annotated[networks.Network, BeforeValidator(_network)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, strict=True)]
+LongSeconds = Annotated[float, Field(gt=0, le=90 * 86_400, strict=True)]
+Count = Annotated[int, Field(ge=1, strict=True)]

@@ -1,0 +1,315 @@
+"""The store at scale: PostgreSQL, by asyncpg, for any number of relproxies (docs/decisions/0011).
+
+A connection whose request was cancelled or failed is closed, never handed on: the next project
+would read the previous one's answer. Several hosts may be named; the one that takes writes is used,
+so a failover is followed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from relproxy.errors import BadRequestError
+from relproxy.model import (
+    Burial,
+    Capture,
+    Change,
+    Grade,
+    ImageKey,
+    ImageRecord,
+    Instance,
+    InstanceQuery,
+    OwnerChange,
+    Ownership,
+)
+from relproxy.store.base import RelationPage, RelationQuery
+from relproxy.store.packing import (
+    packed_created_at,
+    packed_id,
+    packed_time,
+    unpacked_created_at,
+    unpacked_time,
+)
+from relproxy.store.postgres_pool import PostgresPool, PostgresSettings
+from relproxy.store.postgres_sql import (
+    ADD_OPAQUE,
+    ADD_PROJECTS,
+    ADD_SOURCES,
+    BURY,
+    CHANGE_OWNER,
+    IDENTITY,
+    IMAGES_OF_INSTANCE,
+    IMAGES_OF_PROJECT,
+    NAMES_OF_OPAQUE,
+    ON_DISK,
+    OWNERS,
+    PURGE,
+    PUT,
+    PUT_AGAIN,
+    RELATIONS,
+    TABLES,
+    narrowed,
+)
+
+_Source = tuple[str, uuid.UUID | None, str | None, str]
+
+
+class PostgresStore:
+    """See `relproxy.store.base.Store`."""
+
+    def __init__(self, settings: PostgresSettings) -> None:
+        self._pool = PostgresPool(settings)
+        # Names that are known to be in the database: they are never removed there.
+        self._projects: set[str] = set()
+        self._sources: set[_Source] = set()
+
+    async def open(self) -> None:
+        """Connect and see that the schema is the one that this relproxy knows.
+
+        A server that is away raises `StoreUnavailableError`, and every later call tries again.
+        """
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.close()
+
+    async def check(self) -> None:
+        """Ask for one row."""
+        async with self._pool.connection() as connection:
+            await connection.fetchval("SELECT 1 FROM image_record LIMIT 1")
+
+    # -- writing
+
+    async def put(self, changes: Sequence[Change]) -> str | None:
+        """Write changes in one transaction; its server's system identifier and timeline."""
+        async with self._pool.connection() as connection:
+            records = [change for change in changes if isinstance(change, ImageRecord)]
+            projects = {c.project for c in changes if not isinstance(c, Burial)}
+            await self._introduce(connection, projects, {_source(record) for record in records})
+            async with connection.transaction():
+                await connection.execute(ON_DISK)
+                await _keep_opaque(connection, changes)
+                for kind, run in itertools.groupby(changes, type):
+                    for batch in _without_repeats(run):
+                        for statement in _STATEMENTS[kind]:
+                            await connection.execute(statement, *_columns(batch))
+                return await connection.fetchval(IDENTITY) if self._pool.names_itself else None
+
+    async def _introduce(
+        self, connection: asyncpg.Connection, projects: set[str], sources: set[_Source]
+    ) -> None:
+        """Give names their numbers. Before the transaction: what is rolled back has none."""
+        if unknown := sorted(projects - self._projects):
+            await connection.execute(ADD_PROJECTS, unknown)
+            self._projects.update(unknown)
+        if new := sorted(sources - self._sources, key=repr):
+            await connection.execute(ADD_SOURCES, *map(list, zip(*new, strict=True)))
+            self._sources.update(new)
+
+    async def rename_registry(self, old: str, new: str) -> None:
+        """Rename in the few rows that hold its name."""
+        names = await self.registries()
+        if old not in names:
+            raise BadRequestError(f"No record names a registry '{old}'.")
+        if new in names:
+            raise BadRequestError(f"Records name a registry '{new}' already.")
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                "UPDATE source SET registry = $2 WHERE registry = $1", old, new
+            )
+        self._sources.clear()
+
+    async def purge(self, *, deleted_before: datetime, at_most: int) -> int:
+        """Forget by the index of what is deleted."""
+        forgotten = 0
+        async with self._pool.connection() as connection:
+            for table in TABLES:
+                statement = PURGE.format(table=table)
+                left = at_most - forgotten
+                done = await connection.execute(statement, packed_time(deleted_before), left)
+                forgotten += int(done.rpartition(" ")[2])
+        return forgotten
+
+    # -- reading
+
+    async def registries(self) -> frozenset[str]:
+        """Read the names that were ever put."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch("SELECT DISTINCT registry FROM source")
+        return frozenset(row[0] for row in rows)
+
+    async def owners(self, registry: str, image_ids: Collection[str]) -> Mapping[str, Ownership]:
+        """Look a whole page up in one round trip."""
+        asked = {packed_id(image_id)[0]: image_id for image_id in image_ids}
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(OWNERS, list(asked), registry)
+        return {
+            asked[image_id]: Ownership(project, unpacked_created_at(created, suffix))
+            for image_id, project, created, suffix in rows
+        }
+
+    async def images_of_instance(self, registry: str, query: InstanceQuery) -> Sequence[ImageKey]:
+        """Look an instance's images up by their index."""
+        installation = query.installation and uuid.UUID(query.installation)
+        instance = packed_id(query.instance_id)[0]
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(
+                IMAGES_OF_INSTANCE, registry, instance, installation, query.project
+            )
+            names = await _names(connection, (row[0] for row in rows))
+        return [
+            ImageKey(names[image_id], unpacked_created_at(created, suffix))
+            for image_id, created, suffix in rows
+        ]
+
+    async def images_of_project(
+        self, registry: str, project: str, *, at_most: int
+    ) -> Sequence[str] | None:
+        """Look a project's images up, one more than asked for to see whether there are more."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(IMAGES_OF_PROJECT, registry, project, at_most + 1)
+            if len(rows) > at_most:
+                return None
+            names = await _names(connection, (row[0] for row in rows))
+        return list(dict.fromkeys(names[row[0]] for row in rows))
+
+    async def relations(
+        self, query: RelationQuery, *, limit: int, cursor: str | None
+    ) -> RelationPage:
+        """Walk the records backwards by when they were recorded; the cursor is a place in that."""
+        statement, parameters = narrowed(
+            RELATIONS,
+            (
+                ("r.instance_id", query.instance_id and packed_id(query.instance_id)[0]),
+                ("r.image_id", query.image_id and packed_id(query.image_id)[0]),
+                ("s.installation", query.installation and uuid.UUID(query.installation)),
+                ("p.name", query.project),
+            ),
+        )
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(statement, *_place(cursor), limit + 1, *parameters)
+            page = rows[:limit]
+            ids = (value for row in page for value in (row["image_id"], row["instance_id"]))
+            names = await _names(connection, ids)
+        following = None
+        if len(rows) > limit:
+            last = page[-1]
+            following = f"{last['recorded_at']}.{last['image_id'].hex}.{last['created_at']}"
+        return RelationPage(tuple(_record(row, names) for row in page), following)
+
+
+def _source(record: ImageRecord) -> _Source:
+    _, suffix = packed_created_at(record.created_at)
+    capture = record.capture
+    if capture is None:
+        return record.registry, None, None, suffix
+    installation = uuid.UUID(capture.instance.installation)
+    return record.registry, installation, capture.grade.value, suffix
+
+
+async def _keep_opaque(connection: asyncpg.Connection, changes: Iterable[Change]) -> None:
+    names: dict[uuid.UUID, str] = {}
+    for change in changes:
+        texts = [change.image_id]
+        if isinstance(change, ImageRecord) and change.capture is not None:
+            texts.append(change.capture.instance.id)
+        for text in texts:
+            stands_for, is_opaque = packed_id(text)
+            if is_opaque:
+                names[stands_for] = text
+    if names:
+        kept = sorted(names.items())
+        await connection.execute(ADD_OPAQUE, *map(list, zip(*kept, strict=True)))
+
+
+async def _names(
+    connection: asyncpg.Connection, ids: Iterable[uuid.UUID | None]
+) -> Mapping[uuid.UUID, str]:
+    """Return the text of each id; those that stand for another text are looked up."""
+    names = {found: str(found) for found in ids if found is not None}
+    opaque = [found for found in names if found.version == 8]
+    if opaque:
+        names |= {row[0]: row[1] for row in await connection.fetch(NAMES_OF_OPAQUE, opaque)}
+    return names
+
+
+def _without_repeats(changes: Iterable[Change]) -> Iterator[list[Change]]:
+    """Cut changes where an image comes a second time: one statement touches each row once."""
+    batch: dict[str, Change] = {}
+    for change in changes:
+        if change.image_id in batch:
+            yield _in_one_order(batch)
+            batch = {}
+        batch[change.image_id] = change
+    yield _in_one_order(batch)
+
+
+def _in_one_order(batch: Mapping[str, Change]) -> list[Change]:
+    # Two relays that lock the same rows lock them in the same order.
+    return [batch[image_id] for image_id in sorted(batch)]
+
+
+def _columns(batch: Sequence[Change]) -> list[list[Any]]:
+    """Return the parameters of the statements for one kind of change, a list for each column."""
+    return [list(column) for column in zip(*map(_values, batch), strict=True)]
+
+
+def _values(change: Change) -> tuple[Any, ...]:
+    image_id, _ = packed_id(change.image_id)
+    match change:
+        case Burial():
+            return image_id, change.registry, packed_time(change.at)
+        case OwnerChange():
+            seconds, suffix = packed_created_at(change.created_at)
+            at = packed_time(change.at)
+            return image_id, change.registry, seconds, suffix, change.project, at
+        case ImageRecord():
+            seconds, _ = packed_created_at(change.created_at)
+            instance = change.capture and packed_id(change.capture.instance.id)[0]
+            recorded, source = packed_time(change.recorded_at), _source(change)
+            return image_id, instance, seconds, recorded, change.project, *source
+
+
+_STATEMENTS: Mapping[type, tuple[str, ...]] = {
+    ImageRecord: (PUT, PUT_AGAIN),
+    Burial: tuple(BURY.format(table=table) for table in TABLES),
+    OwnerChange: tuple(CHANGE_OWNER.format(table=table) for table in TABLES),
+}
+
+
+def _record(row: asyncpg.Record, names: Mapping[uuid.UUID, str]) -> ImageRecord:
+    capture = None
+    if row["instance_id"] is not None:
+        instance = Instance(str(row["installation"]), names[row["instance_id"]])
+        capture = Capture(instance, Grade(row["grade"]))
+    deleted = row["deleted_at"]
+    return ImageRecord(
+        row["registry"],
+        names[row["image_id"]],
+        unpacked_created_at(row["created_at"], row["created_suffix"]),
+        row["project"],
+        capture,
+        unpacked_time(row["recorded_at"]),
+        None if deleted is None else unpacked_time(deleted),
+    )
+
+
+def _place(cursor: str | None) -> tuple[int, uuid.UUID, int]:
+    """Return the place that a cursor names: when it was recorded, and the rest of its order."""
+    if cursor is None:
+        return 2**31 - 1, uuid.UUID(int=2**128 - 1), 2**31 - 1
+    try:
+        recorded, image_id, created = cursor.split(".")
+        place = int(recorded), uuid.UUID(image_id), int(created)
+    except ValueError:
+        raise BadRequestError("'cursor' is not one that this relproxy gave.") from None
+    if not (cursor.isascii() and all(abs(n) < 2**31 for n in (place[0], place[2]))):
+        raise BadRequestError("'cursor' is not one that this relproxy gave.")
+    return place

@@ -1,0 +1,37 @@
+"""What only the SQLite store promises."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from relproxy.errors import StoreRefusedError
+from relproxy.store.sqlite import SqliteStore
+
+
+async def test_a_schema_of_a_newer_relproxy_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 999")
+    database.close()
+    newer = SqliteStore(path)
+    with pytest.raises(StoreRefusedError, match="written by a newer relproxy"):
+        await newer.open()
+    await newer.close()
+
+
+async def test_records_are_synced_before_they_are_acknowledged(tmp_path: Path) -> None:
+    """WAL with synchronous=FULL: at NORMAL a committed row may be lost at power loss."""
+    store = SqliteStore(tmp_path / "store.db")
+    await store.open()
+    assert store._writer is not None  # noqa: SLF001 - nothing else shows the pragma
+    for pragma, value in (("synchronous", 2), ("journal_mode", "wal")):
+        rows = list(await store._writer.execute_fetchall(f"PRAGMA {pragma}"))  # noqa: SLF001
+        assert rows[0][0] == value
+    assert (tmp_path / "store.db-wal").exists()
+    await store.close()
