@@ -132,6 +132,12 @@ class Postgres:
         )
         return made
 
+    def follow_no_more(self) -> None:
+        """Let a standby hear nothing more of its primary, as on a cut line."""
+        self.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        self.execute("SELECT pg_reload_conf()")
+        self._await_output("SELECT count(*) FROM pg_stat_wal_receiver", "0")
+
     def promote(self) -> None:
         """Make a primary of a standby, and wait until it takes writes."""
         self.execute("ALTER SYSTEM RESET synchronous_standby_names")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,7 +53,7 @@ class Recording:
         """
         registry = exchange.match.route.registry
         is_assigned = registry.assign_image_ids and not said.has_id
-        image_id = str(uuid.uuid4()) if is_assigned else said.chosen_id
+        image_id = time_ordered_id() if is_assigned else said.chosen_id
         body = said.stripped
         if is_assigned and image_id is not None:
             body = exchange.dialect.with_image_id(body, image_id)
@@ -172,6 +174,17 @@ class Recording:
     async def _doubt(self, entry: Entry, reason: str) -> None:
         self.metrics.records.labels(entry.intent.registry, "in_doubt").inc()
         await self.journal.doubt(entry, reason)
+
+
+def time_ordered_id() -> str:
+    """Return a UUID of version 7 (RFC 9562 section 5.7).
+
+    Ids that grow with time are written side by side in the stores' indexes, the registry's too: of
+    a hundred million images only the youngest pages of an index are touched. 74 bits are random.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    high = (milliseconds << 16) | (7 << 12) | secrets.randbits(12)
+    return str(uuid.UUID(int=(high << 64) | (0b10 << 62) | secrets.randbits(62)))
 
 
 def _bytes(response: Response) -> bytes:

@@ -1,0 +1,1 @@
+"""What measures relproxy, beside its peers, in one run."""
