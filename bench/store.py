@@ -1,8 +1,8 @@
 """How many creates can be made durable a second, and what a look-up and a million rows cost.
 
-`python -m bench.store [--rows N]`. Group commit (what relproxy does) beside one commit a row, in turns
-within one run on one machine; medians of the rounds, and their spread. Every row is durable when its
-producer is told.
+`python -m bench.store [--rows N]`. Group commit (what relproxy does) beside one commit a row, in
+turns within one run on one machine; medians of the rounds, and their spread. Every row is durable
+when its producer is told.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ async def size(server: Postgres, rows: int) -> None:
         total += mib
         print(f"{name:34} {mib / rows * 1e6:7.1f} MiB per million rows")
     print(f"{'in all':34} {total / rows * 1e6:7.1f} MiB per million rows, of {rows}")
-    times = []
+    times: list[float] = []
     for _ in range(50):
         asked = random.Random(len(times)).sample(ids, min(1000, len(ids)))
         started = time.perf_counter()

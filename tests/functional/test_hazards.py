@@ -41,7 +41,7 @@ WAYS = [
 
 @pytest.mark.parametrize("route", ["east", "west"])
 @pytest.mark.parametrize(("method", "target", "headers", "body"), WAYS)
-def test_no_way_around_the_list_shows_a_foreign_image(  # noqa: PLR0917 - a table's columns
+def test_no_way_around_the_list_shows_a_foreign_image(
     cloud: Cloud, route: str, method: str, target: str, headers: dict[str, str], body: str
 ) -> None:
     endpoint: str = getattr(cloud, route)
