@@ -94,13 +94,11 @@ class PostgresStore:
             projects = {c.project for c in changes if not isinstance(c, Burial)}
             await self._introduce(connection, projects, {_source(record) for record in records})
             async with connection.transaction():
-                await connection.execute(ON_DISK)
                 await _keep_opaque(connection, changes)
-                for kind, run in itertools.groupby(changes, type):
+                for _, run in itertools.groupby(changes, type):
                     for batch in _without_repeats(run):
-                        for statement in _STATEMENTS[kind]:
-                            await connection.execute(statement, *_columns(batch))
-                return await connection.fetchval(IDENTITY) if self._pool.names_itself else None
+                        await _written(connection, batch)
+                return await connection.fetchval(IDENTITY if self._pool.names_itself else ON_DISK)
 
     async def _introduce(
         self, connection: asyncpg.Connection, projects: set[str], sources: set[_Source]
@@ -205,6 +203,20 @@ class PostgresStore:
         return RelationPage(tuple(_record(row, names) for row in page), following)
 
 
+async def _written(connection: asyncpg.Connection, batch: Sequence[Change]) -> None:
+    """Write changes of one kind, of different images."""
+    columns = _columns(batch)
+    if isinstance(batch[0], ImageRecord):
+        status = await connection.execute(PUT, *columns)
+        # Those that did not go in: known already, or another image has had their id.
+        if int(status.rpartition(" ")[2]) < len(batch):
+            await connection.execute(PUT_AGAIN, *columns)
+        return
+    statement = BURY if isinstance(batch[0], Burial) else CHANGE_OWNER
+    for table in TABLES:
+        await connection.execute(statement.format(table=table), *columns)
+
+
 def _source(record: ImageRecord) -> _Source:
     _, suffix = packed_created_at(record.created_at)
     capture = record.capture
@@ -275,13 +287,6 @@ def _values(change: Change) -> tuple[Any, ...]:
             instance = change.capture and packed_id(change.capture.instance.id)[0]
             recorded, source = packed_time(change.recorded_at), _source(change)
             return image_id, instance, seconds, recorded, change.project, *source
-
-
-_STATEMENTS: Mapping[type, tuple[str, ...]] = {
-    ImageRecord: (PUT, PUT_AGAIN),
-    Burial: tuple(BURY.format(table=table) for table in TABLES),
-    OwnerChange: tuple(CHANGE_OWNER.format(table=table) for table in TABLES),
-}
 
 
 def _record(row: asyncpg.Record, names: Mapping[uuid.UUID, str]) -> ImageRecord:

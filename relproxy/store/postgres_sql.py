@@ -9,19 +9,22 @@ TABLES = ("image_record", "image_record_again")
 
 VERSION = "SELECT max(version) FROM schema_version"
 
-# Who took a transaction: the cluster, and which of its primaries (PostgreSQL docs, 27.3.5 and
-# "timelines": the first eight digits of a WAL file's name).
-IDENTITY = """
-SELECT system_identifier::text || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
-FROM pg_control_system()
-"""
-
 # A commit that isn't on disk is no commit; whatever is stronger (remote_apply) stays. In each
 # transaction, because a pool resets what a session was told.
-ON_DISK = """
-SELECT set_config('synchronous_commit', 'on', true)
-WHERE current_setting('synchronous_commit') = 'off'
+_ON_DISK = """
+CASE WHEN current_setting('synchronous_commit') = 'off'
+     THEN set_config('synchronous_commit', 'on', true) END
 """
+
+ON_DISK = f"SELECT NULL, {_ON_DISK}"
+
+# Who took a transaction: the cluster, and which of its primaries (PostgreSQL docs, 27.3.5 and
+# "timelines": the first eight digits of a WAL file's name).
+IDENTITY = f"""
+SELECT system_identifier::text || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8),
+       {_ON_DISK}
+FROM pg_control_system()
+"""  # noqa: S608 - a constant
 
 ADD_PROJECTS = "INSERT INTO project (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
 

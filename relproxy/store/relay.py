@@ -90,28 +90,34 @@ class Relay:
     async def run(self) -> None:
         """Deliver until cancelled."""
         purged_at = time.monotonic()
+        looks = True
         while True:
             try:
-                moved = await self._deliver()
+                moved = await self._deliver(looks=looks)
+                looks = False
                 if time.monotonic() - purged_at > _LOOK_S * 30:
                     purged_at = time.monotonic()
                     await self._purge()
             except (StoreUnavailableError, JournalUnavailableError) as failure:
                 await self._pause(failure)
+                looks = True
             else:
                 self._recovered()
                 if not moved:
-                    await self._wait(_LOOK_S)
+                    looks = await self._is_quiet_for(_LOOK_S)
 
     async def flush(self) -> None:
         """Deliver what is left, once; raises nothing, because the journal keeps what stays."""
         with suppress(RelproxyError, TimeoutError):
             async with asyncio.timeout(_FLUSH_S):
-                while await self._deliver():
+                while await self._deliver(looks=False):
                     pass
 
-    async def _deliver(self) -> int:
-        """Take one batch to the store; return how many entries it was."""
+    async def _deliver(self, *, looks: bool) -> int:
+        """Take one batch to the store; return how many entries it was.
+
+        Where there is none and it `looks`, the store is asked all the same, for who it is.
+        """
         rows = await self._journal.pending()
         if not rows:
             self._metrics.relay_lag_seconds.set(0)
@@ -120,7 +126,7 @@ class Relay:
             self._metrics.relay_lag_seconds.set(max(0.0, lag.total_seconds()))
         if self._failures >= _FAILURES_BEFORE_SINGLY and len(rows) > 1:
             return await self._deliver_singly(rows)
-        return await self._put(rows)
+        return await self._put(rows) if rows or looks else 0
 
     async def _put(self, rows: Sequence[Row]) -> int:
         if rows:
@@ -185,22 +191,23 @@ class Relay:
             _LOG.warning(
                 "relay can't deliver", extra={"reason": failure.sentence}, exc_info=failure
             )
-        await self._wait(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(self._failures, 10)))
+        # For the whole time: what arrives meanwhile is no reason to ask a store that is away.
+        await asyncio.sleep(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(self._failures, 10)))
 
     def _recovered(self) -> None:
         if self._failures:
             _LOG.info("relay delivers again", extra={"failures": self._failures})
         self._failures = 0
 
-    async def _wait(self, seconds: float) -> None:
-        """Wait to be woken; after failures, for the whole time."""
-        if self._failures:
-            await asyncio.sleep(seconds)
-            return
-        with suppress(TimeoutError):
+    async def _is_quiet_for(self, seconds: float) -> bool:
+        """Wait to be woken; True if nobody did."""
+        try:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
+        except TimeoutError:
+            return True
         self._woken.clear()
+        return False
 
 
 class RelayedJournal:
