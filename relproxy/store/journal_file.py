@@ -231,7 +231,8 @@ class JournalFile:
 
     def in_state(self, state: EntryState, *, at_most: int) -> list[Row]:
         """Return the oldest entries of one state, in their order."""
-        return self._rows("WHERE state = ? ORDER BY sequence LIMIT ?", (state, at_most))
+        # Not a parameter: SQLite would not see which partial index serves.
+        return self._rows(f"WHERE state = '{state.value}' ORDER BY sequence LIMIT ?", (at_most,))
 
     def find(self, entry_id: str) -> Row | None:
         """Return one entry."""

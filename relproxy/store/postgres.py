@@ -98,7 +98,9 @@ class PostgresStore:
                 for _, run in itertools.groupby(changes, type):
                     for batch in _without_repeats(run):
                         await _written(connection, batch)
-                return await connection.fetchval(IDENTITY if self._pool.names_itself else ON_DISK)
+                asked = IDENTITY if self._pool.names_itself else ON_DISK
+                identity: str | None = await connection.fetchval(asked)
+                return identity
 
     async def _introduce(
         self, connection: asyncpg.Connection, projects: set[str], sources: set[_Source]

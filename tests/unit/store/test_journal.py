@@ -22,7 +22,7 @@ from relproxy.model import (
 )
 from relproxy.store.base import Entry, EntryKind, EntryState
 from relproxy.store.journal import NEXT, LocalJournal, before, new_entry
-from relproxy.store.journal_file import JournalFile, WrongStateError
+from relproxy.store.journal_file import SELECT_ENTRY, JournalFile, WrongStateError
 
 EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
 CAPTURE = Capture(Instance(EAST, "123"), Grade.VOUCHED)
@@ -250,3 +250,19 @@ async def test_a_closed_journal_refuses(path: Path) -> None:
     await closed.close()
     with pytest.raises(JournalUnavailableError):
         await closed.begin(INTENT)
+
+
+@pytest.mark.parametrize("state", [EntryState.BEGUN, EntryState.IN_DOUBT, EntryState.COMPLETED])
+async def test_open_entries_are_found_among_many_that_ended_by_an_index(
+    journal: LocalJournal, path: Path, state: EntryState
+) -> None:
+    await reach(journal, state)
+    plans: list[str] = []
+    with sqlite3.connect(path) as database:
+        for condition in ("ORDER BY sequence LIMIT 500", "AND image_id = 'a'"):
+            statement = f"{SELECT_ENTRY} WHERE state = '{state.value}' {condition}"
+            found = database.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
+            plans += [row[3] for row in found]
+    database.close()
+    assert len(plans) == 2
+    assert all("USING INDEX entry_" in plan for plan in plans), plans
