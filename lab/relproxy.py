@@ -1,4 +1,4 @@
-"""A relproxy of this tree, as a process of its own."""
+"""A relproxy of this tree, as a process of its own, or as several."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Relproxy:
     port: int = field(default_factory=free_port)
     admin_port: int = field(default_factory=free_port)
     environment: Mapping[str, str] = field(default_factory=dict)
+    workers: int = 1
     _process: Process | None = None
 
     @property
@@ -46,6 +47,11 @@ class Relproxy:
         return self._process.pid
 
     @property
+    def log(self) -> Path:
+        """What it writes to its standard error."""
+        return self.home / "relproxy.log"
+
+    @property
     def is_running(self) -> bool:
         """Whether the process is there."""
         return self._process is not None and self._process.is_running
@@ -56,7 +62,9 @@ class Relproxy:
         file = self.home / "relproxy.yaml"
         file.write_text(yaml.safe_dump(self._configuration()))
         argv = [sys.executable, "-m", "relproxy", "serve", "--config", str(file)]
-        self._process = Process("relproxy", argv, self.home / "relproxy.log", self.environment)
+        if self.workers > 1:
+            argv += ["--workers", str(self.workers)]
+        self._process = Process("relproxy", argv, self.log, self.environment)
         self._process.start()
         self._process.await_http(f"{self.admin_url}/healthz")
 

@@ -7,9 +7,8 @@ a table here.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from relproxy.admin.journal import JournalView
 from relproxy.admin.listener import admin_application
 from relproxy.admin.relations import RelationsView
 from relproxy.endpoints import Endpoints
-from relproxy.errors import ConfigurationError, StoreRefusedError, StoreUnavailableError
+from relproxy.errors import StoreRefusedError, StoreUnavailableError
 from relproxy.filters.base import Dialect
 from relproxy.filters.capture import MetadataHeaders
 from relproxy.filters.glance_v2 import GlanceV2
@@ -42,6 +41,7 @@ from relproxy.settlement import (
     SettlementParts,
     front_credentials,
 )
+from relproxy.sockets import Sockets, bind_all
 from relproxy.store.adoption import Adoption
 from relproxy.store.base import Store
 from relproxy.store.host_journals import HostJournals
@@ -72,13 +72,19 @@ class Running:
 
 
 @asynccontextmanager
-async def running(configuration: config.Configuration) -> AsyncIterator[Running]:
+async def running(
+    configuration: config.Configuration, sockets: Sockets | None = None
+) -> AsyncIterator[Running]:
     """Serve for as long as the context lasts; leave it to finish what runs and close everything.
+
+    Accepts on `sockets`, if another process has bound them already.
 
     Raises `ConfigurationError` if an address can't be bound, `StoreUnavailableError` if the store
     can't be opened.
     """
     async with AsyncExitStack() as opened:
+        sockets = sockets or bind_all(configuration)
+        opened.callback(sockets.close)
         metrics = Metrics()
         store = _store(configuration.store)
         opened.push_async_callback(store.close)
@@ -96,7 +102,7 @@ async def running(configuration: config.Configuration) -> AsyncIterator[Running]
         admin = admin_application(
             health, RelationsView(recorder.overlay), JournalView(recorder.journals), metrics
         )
-        admin_address = await _listen_admin(opened, configuration, admin)
+        admin_address = await _listen_admin(opened, sockets.admin, admin)
         in_flight = InFlight(metrics)
         runners = [
             await _runner(opened, listener.name, proxy, in_flight)
@@ -106,7 +112,7 @@ async def running(configuration: config.Configuration) -> AsyncIterator[Running]
             _drain, health, runners, in_flight, configuration.timeouts.shutdown_s
         )
         listeners = {
-            listener.name: await _bound(runner, f"listener '{listener.name}'", listener.bind)
+            listener.name: await _accepting(runner, sockets.listeners[listener.name])
             for listener, runner in zip(configuration.listeners, runners, strict=True)
         }
         _LOG.info("serving", extra={"listeners": listeners, "admin": admin_address})
@@ -295,12 +301,12 @@ def _parts(
 
 
 async def _listen_admin(
-    opened: AsyncExitStack, configuration: config.Configuration, application: web.Application
+    opened: AsyncExitStack, sockets: Sequence[socket.socket], application: web.Application
 ) -> tuple[str, int]:
     runner = web.AppRunner(application, access_log=None)
     opened.push_async_callback(runner.cleanup)
     await runner.setup()
-    return await _bound(runner, "admin.bind", configuration.admin.bind)
+    return await _accepting(runner, sockets)
 
 
 async def _runner(
@@ -328,17 +334,8 @@ async def _drain(
     await in_flight.drain(timeout_s)
 
 
-async def _bound(runner: web.BaseRunner, name: str, bind: str) -> tuple[str, int]:
-    host, _, port = bind.rpartition(":")
-    site = web.TCPSite(runner, host.strip("[]"), int(port))
-    try:
-        await site.start()
-    except OSError as failure:
-        why = "the port is in use" if failure.errno == errno.EADDRINUSE else _reason(failure)
-        raise ConfigurationError((f"{name}: can't listen on {bind}: {why}.",)) from failure
+async def _accepting(runner: web.BaseRunner, sockets: Sequence[socket.socket]) -> tuple[str, int]:
+    for each in sockets:
+        await web.SockSite(runner, each).start()
     address = runner.addresses[-1]
     return address[0], address[1]
-
-
-def _reason(failure: OSError) -> str:
-    return os.strerror(failure.errno) if failure.errno else str(failure)

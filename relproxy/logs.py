@@ -11,7 +11,11 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JSONLines(logging.Formatter):
-    """Writes a record as one line of JSON."""
+    """Writes a record as one line of JSON; with several workers, it says whose line it is."""
+
+    def __init__(self, *, worker: int | None = None) -> None:
+        super().__init__()
+        self._whose = {} if worker is None else {"worker": worker}
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; a field that JSON doesn't know is written as text."""
@@ -21,6 +25,7 @@ class JSONLines(logging.Formatter):
             "level": record.levelname,
             "event": record.getMessage(),
             "logger": record.name,
+            **self._whose,
             **fields,
         }
         if record.exc_info:
@@ -28,8 +33,8 @@ class JSONLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def write_log(level: str) -> None:
+def write_log(level: str, *, worker: int | None = None) -> None:
     """Send every logger's records to standard error from `level` on."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JSONLines())
+    handler.setFormatter(JSONLines(worker=worker))
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -2,11 +2,19 @@
 
 Labels are bounded by the configuration: names of routes, listeners and registries, treatments,
 statuses. Never a project, an image or an instance.
+
+Several workers share a directory, in which each has files of its own, and whoever is scraped sums
+them up. The files are those of a slot, not of a process: a worker that follows a dead one counts on
+from where that ended, so that no counter ever goes down and no file is left over.
 """
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+import os
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from relproxy import __version__
 
@@ -14,13 +22,34 @@ from relproxy import __version__
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
+# The client library's own: where it is set, the values of this process are kept there.
+DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def count_in_slot(slot: int) -> None:
+    """Keep this worker's values in its slot's files; to be called before any `Metrics` is made."""
+    values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
+
+
+def forget_gauges(slot: int, directory: Path) -> None:
+    """Drop what a dead worker said of its own present; what it counted stays."""
+    mark_process_dead(slot, str(directory))  # type: ignore[no-untyped-call]
+
+
 class Metrics:
     """The metrics of one relproxy, in a registry of their own."""
 
     def __init__(self) -> None:
         self.collectors = own = CollectorRegistry()
-        self.build = Info("relproxy_build", "The version that is running.", registry=own)
-        self.build.info({"version": __version__})
+        # Not an `Info`: the library has none for several processes.
+        self.build = Gauge(
+            "relproxy_build_info",
+            "The version that is running.",
+            ("version",),
+            registry=own,
+            multiprocess_mode="livemax",
+        )
+        self.build.labels(__version__).set(1)
         self.requests = Counter(
             "relproxy_requests",
             "Requests answered, by what was done with them.",
@@ -38,6 +67,7 @@ class Metrics:
             "relproxy_requests_in_progress",
             "Requests whose answer is not finished.",
             registry=own,
+            multiprocess_mode="livesum",
         )
         self.captures = Counter(
             "relproxy_captures",
@@ -65,11 +95,20 @@ class Metrics:
         )
         self._add_those_of_the_journal(own)
 
+    def shown(self) -> CollectorRegistry:
+        """Return what a scrape shows: this process's metrics, or those of all workers as one."""
+        if DIRECTORY_VARIABLE not in os.environ:
+            return self.collectors
+        summed = CollectorRegistry()
+        MultiProcessCollector(summed)  # type: ignore[no-untyped-call]
+        return summed
+
     def _add_those_of_the_journal(self, own: CollectorRegistry) -> None:
         self.journal_in_doubt = Gauge(
             "relproxy_journal_in_doubt",
             "Entries of the journal that are not known to have succeeded or failed.",
             registry=own,
+            multiprocess_mode="livesum",
         )
         self.journal_settled = Counter(
             "relproxy_journal_settled",
@@ -101,6 +140,7 @@ class Metrics:
             "relproxy_relay_lag_seconds",
             "Age of the oldest entry that the store has not taken; 0 if it has all.",
             registry=own,
+            multiprocess_mode="livemax",
         )
         self.relay_put_seconds = Histogram(
             "relproxy_relay_put_seconds",

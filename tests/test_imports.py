@@ -55,6 +55,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "config_types": ("filters.target", *VALUES),
     "config": ("config_types", *VALUES),
     "config_file": ("config", *VALUES),
+    "sockets": ("config", *VALUES),
+    "worker": ("sockets",),
+    "supervisor": ("metrics", "sockets", "tasks", "worker"),
     "bodies": ("filters", *VALUES),
     "upstream": ("config", "endpoints", "metrics", *VALUES),
     "routing": ("config", "filters", *VALUES),
@@ -96,11 +99,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "app": (
         *("admin", "config", "endpoints", "filters", "identity", "metrics", "proxy", "recording"),
-        *("routing", "server", "settlement", "store", "tasks", "upstream", *VALUES),
+        *("routing", "server", "settlement", "sockets", "store", "tasks", "upstream", *VALUES),
     ),
     "cli.journal": (
         *("admin.journal", "config_file", "store.base", "store.journal", "store.journal_file"),
         *("store.journal_room", *VALUES),
+    ),
+    "cli.serve": (
+        *("app", "config", "config_file", "logs", "metrics", "sockets", "supervisor", "tasks"),
+        *("worker", *VALUES),
     ),
     "cli.*": ("app", "config", "config_file", "logs", *VALUES),
     "__main__": ("__version__", "cli"),

@@ -17,7 +17,7 @@ def admin_application(
     """Return the application that serves operators."""
 
     async def show_metrics(_: web.Request) -> web.Response:
-        body = generate_latest(metrics.collectors)
+        body = generate_latest(metrics.shown())
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     application = web.Application()

@@ -32,7 +32,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_port_in_use_is_one_line_and_exit_1(tmp_path: Path) -> None:
+def test_a_port_in_use_is_one_line_and_exit_78(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -46,7 +46,7 @@ def test_a_port_in_use_is_one_line_and_exit_1(tmp_path: Path) -> None:
         }
         file.write_text(yaml.safe_dump(configuration))
         finished = run("serve", "--config", str(file))
-    assert finished.returncode == 1
+    assert finished.returncode == os.EX_CONFIG
     assert finished.stderr == f"listener 'public': can't listen on {bind}: the port is in use.\n"
 
 
@@ -54,14 +54,14 @@ def test_a_bad_configuration_starts_nothing_and_names_every_problem(tmp_path: Pa
     file = tmp_path / "relproxy.yaml"
     file.write_text("listeners: [{name: a, bind: nonsense}]\nadmin: {bind: 0.0.0.0:1}\n")
     finished = run("serve", "--config", str(file))
-    assert finished.returncode == 1
+    assert finished.returncode == os.EX_CONFIG
     lines = finished.stderr.splitlines()
     assert len(lines) == 5
     assert all(line.startswith(f"{file}:") for line in lines)
     assert run("check", "--config", str(file)).stdout.splitlines() == lines
 
 
-def test_a_store_that_can_not_be_opened_is_a_sentence_and_exit_1(tmp_path: Path) -> None:
+def test_a_store_that_can_not_be_opened_is_a_sentence_and_exit_78(tmp_path: Path) -> None:
     file = tmp_path / "relproxy.yaml"
     configuration = {
         "listeners": [{"name": "public", "bind": "127.0.0.1:0"}],
@@ -71,7 +71,7 @@ def test_a_store_that_can_not_be_opened_is_a_sentence_and_exit_1(tmp_path: Path)
     }
     file.write_text(yaml.safe_dump(configuration))
     finished = run("serve", "--config", str(file))
-    assert finished.returncode == 1
+    assert finished.returncode == os.EX_CONFIG
     last = finished.stderr.splitlines()[-1]
     assert last == f"The store {tmp_path}/missing/r.db can't be opened: No such file or directory."
     assert "Traceback" not in finished.stderr

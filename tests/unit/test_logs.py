@@ -31,6 +31,13 @@ def test_an_event_is_one_object_with_its_fields() -> None:
     }
 
 
+def test_an_event_of_a_worker_says_whose_it_is() -> None:
+    record = logging.makeLogRecord({"name": "relproxy.proxy", "msg": "serving"})
+
+    assert json.loads(JSONLines(worker=0).format(record))["worker"] == 0
+    assert "worker" not in json.loads(JSONLines().format(record))
+
+
 def test_an_event_is_one_line_whatever_it_carries() -> None:
     logged = line("a\nb", target="/v2\r\nfaked: line\u2028\x85")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,6 @@ def test_serving_a_broken_configuration_tells_its_problems(
     file = tmp_path / "relproxy.yaml"
     file.write_text("listners: []\n")
 
-    assert main(["serve", "--config", str(file)]) == 1
+    assert main(["serve", "--config", str(file)]) == os.EX_CONFIG
 
     assert "did you mean 'listeners'?" in capsys.readouterr().err
