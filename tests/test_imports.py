@@ -38,8 +38,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "store.*": ("store.base", *VALUES),
     "store.postgres_pool": ("store.postgres_sql", *VALUES),
     "store.postgres": (
-        *("store.base", "store.packing", "store.postgres_pool", "store.postgres_sql", *VALUES),
+        *("store.base", "store.packing", "store.postgres_changes", "store.postgres_pool"),
+        *("store.postgres_sql", *VALUES),
     ),
+    "store.postgres_changes": ("store.packing", "store.postgres_sql", *VALUES),
     "store.journal_file": ("store.base", *VALUES),
     "store.journal_room": ("store.journal_file", *VALUES),
     "store.journal": ("failpoints", "store.base", "store.journal_file", *VALUES),
@@ -116,7 +118,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 # Other people's package -> the modules that may import it.
 DRIVERS: dict[str, frozenset[str]] = {
     "aiosqlite": frozenset({"store.sqlite"}),
-    "asyncpg": frozenset({"store.postgres", "store.postgres_pool"}),
+    "asyncpg": frozenset({"store.postgres", "store.postgres_changes", "store.postgres_pool"}),
     "pydantic": frozenset({"config", "config_file", "config_types"}),
     "pydantic_core": frozenset({"config", "config_file"}),
     "prometheus_client": frozenset({"metrics", "admin.listener"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import uuid
@@ -11,24 +12,29 @@ _ORIGIN = datetime(2020, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 _CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SECONDS = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(.*)", re.DOTALL | re.ASCII)
-_DIGEST_VERSION = 8
+# Where a UUID in canonical form says its version.
+_VERSION = 14
+_DIGEST_VERSION = "8"
 _MAX_SECONDS = 2**31 - 1
 
 
-def packed_id(text: str) -> tuple[uuid.UUID, bool]:
+def packed_id(text: str) -> tuple[str, bool]:
     """Return a UUID for an id, and whether it stands for a text that has to be kept beside it.
 
-    A UUID in canonical form is itself, unless it is one of version 8: those are what stands for
-    other texts (RFC 9562 section 5.8), by 122 bits of their SHA-256.
+    A UUID in canonical form is itself, unless it says that it is of version 8: those are what
+    stands for other texts (RFC 9562 section 5.8), by 122 bits of their SHA-256.
     """
-    if _CANONICAL.fullmatch(text):
-        found = uuid.UUID(text)
-        if found.version != _DIGEST_VERSION:
-            return found, False
+    if _CANONICAL.fullmatch(text) and text[_VERSION] != _DIGEST_VERSION:
+        return text, False
     digest = bytearray(hashlib.sha256(text.encode()).digest()[:16])
-    digest[6] = (digest[6] & 0x0F) | (_DIGEST_VERSION << 4)
+    digest[6] = (digest[6] & 0x0F) | (int(_DIGEST_VERSION) << 4)
     digest[8] = (digest[8] & 0x3F) | 0x80
-    return uuid.UUID(bytes=bytes(digest)), True
+    return str(uuid.UUID(bytes=bytes(digest))), True
+
+
+def is_opaque(found: str) -> bool:
+    """Tell whether this UUID stands for a text that was kept beside it."""
+    return found[_VERSION] == _DIGEST_VERSION
 
 
 def packed_time(moment: datetime) -> int:
@@ -41,6 +47,8 @@ def unpacked_time(seconds: int) -> datetime:
     return _ORIGIN + seconds * _SECOND
 
 
+# Those of a batch are mostly of the same second.
+@functools.lru_cache(maxsize=1024)
 def packed_created_at(text: str) -> tuple[int, str]:
     """Return a registry's created_at as seconds since 2020 and whatever follows them in its text.
 

@@ -7,17 +7,14 @@ so a failover is followed.
 
 from __future__ import annotations
 
-import itertools
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 import asyncpg
 
 from relproxy.errors import BadRequestError
 from relproxy.model import (
-    Burial,
     Capture,
     Change,
     Grade,
@@ -25,39 +22,28 @@ from relproxy.model import (
     ImageRecord,
     Instance,
     InstanceQuery,
-    OwnerChange,
     Ownership,
 )
 from relproxy.store.base import RelationPage, RelationQuery
 from relproxy.store.packing import (
-    packed_created_at,
+    is_opaque,
     packed_id,
     packed_time,
     unpacked_created_at,
     unpacked_time,
 )
+from relproxy.store.postgres_changes import PackedChanges
 from relproxy.store.postgres_pool import PostgresPool, PostgresSettings
 from relproxy.store.postgres_sql import (
-    ADD_OPAQUE,
-    ADD_PROJECTS,
-    ADD_SOURCES,
-    BURY,
-    CHANGE_OWNER,
     IDENTITY,
     IMAGES_OF_INSTANCE,
     IMAGES_OF_PROJECT,
     NAMES_OF_OPAQUE,
-    ON_DISK,
     OWNERS,
     PURGE,
-    PUT,
-    PUT_AGAIN,
-    RELATIONS,
     TABLES,
-    narrowed,
+    relations,
 )
-
-_Source = tuple[str, uuid.UUID | None, str | None, str]
 
 
 class PostgresStore:
@@ -65,9 +51,6 @@ class PostgresStore:
 
     def __init__(self, settings: PostgresSettings) -> None:
         self._pool = PostgresPool(settings)
-        # Names that are known to be in the database: they are never removed there.
-        self._projects: set[str] = set()
-        self._sources: set[_Source] = set()
 
     async def open(self) -> None:
         """Connect and see that the schema is the one that this relproxy knows.
@@ -90,28 +73,10 @@ class PostgresStore:
     async def put(self, changes: Sequence[Change]) -> str | None:
         """Write changes in one transaction; its server's system identifier and timeline."""
         async with self._pool.connection() as connection:
-            records = [change for change in changes if isinstance(change, ImageRecord)]
-            projects = {c.project for c in changes if not isinstance(c, Burial)}
-            await self._introduce(connection, projects, {_source(record) for record in records})
+            packed = PackedChanges(changes)
             async with connection.transaction():
-                await _keep_opaque(connection, changes)
-                for _, run in itertools.groupby(changes, type):
-                    for batch in _without_repeats(run):
-                        await _written(connection, batch)
-                asked = IDENTITY if self._pool.names_itself else ON_DISK
-                identity: str | None = await connection.fetchval(asked)
-                return identity
-
-    async def _introduce(
-        self, connection: asyncpg.Connection, projects: set[str], sources: set[_Source]
-    ) -> None:
-        """Give names their numbers. Before the transaction: what is rolled back has none."""
-        if unknown := sorted(projects - self._projects):
-            await connection.execute(ADD_PROJECTS, unknown)
-            self._projects.update(unknown)
-        if new := sorted(sources - self._sources, key=repr):
-            await connection.execute(ADD_SOURCES, *map(list, zip(*new, strict=True)))
-            self._sources.update(new)
+                asked = IDENTITY if self._pool.names_itself else "NULL"
+                return await packed.write(connection, asked)
 
     async def rename_registry(self, old: str, new: str) -> None:
         """Rename in the few rows that hold its name."""
@@ -124,7 +89,6 @@ class PostgresStore:
             await connection.execute(
                 "UPDATE source SET registry = $2 WHERE registry = $1", old, new
             )
-        self._sources.clear()
 
     async def purge(self, *, deleted_before: datetime, at_most: int) -> int:
         """Forget by the index of what is deleted."""
@@ -151,7 +115,7 @@ class PostgresStore:
         async with self._pool.connection() as connection:
             rows = await connection.fetch(OWNERS, list(asked), registry)
         return {
-            asked[image_id]: Ownership(project, unpacked_created_at(created, suffix))
+            asked[str(image_id)]: Ownership(project, unpacked_created_at(created, suffix))
             for image_id, project, created, suffix in rows
         }
 
@@ -184,14 +148,13 @@ class PostgresStore:
         self, query: RelationQuery, *, limit: int, cursor: str | None
     ) -> RelationPage:
         """Walk the records backwards by when they were recorded; the cursor is a place in that."""
-        statement, parameters = narrowed(
-            RELATIONS,
-            (
-                ("r.instance_id", query.instance_id and packed_id(query.instance_id)[0]),
-                ("r.image_id", query.image_id and packed_id(query.image_id)[0]),
-                ("s.installation", query.installation and uuid.UUID(query.installation)),
-                ("p.name", query.project),
-            ),
+        statement, parameters = relations(
+            {
+                "instance": query.instance_id and packed_id(query.instance_id)[0],
+                "image": query.image_id and packed_id(query.image_id)[0],
+                "installation": query.installation and uuid.UUID(query.installation),
+                "project": query.project,
+            }
         )
         async with self._pool.connection() as connection:
             rows = await connection.fetch(statement, *_place(cursor), limit + 1, *parameters)
@@ -205,90 +168,15 @@ class PostgresStore:
         return RelationPage(tuple(_record(row, names) for row in page), following)
 
 
-async def _written(connection: asyncpg.Connection, batch: Sequence[Change]) -> None:
-    """Write changes of one kind, of different images."""
-    columns = _columns(batch)
-    if isinstance(batch[0], ImageRecord):
-        status = await connection.execute(PUT, *columns)
-        # Those that did not go in: known already, or another image has had their id.
-        if int(status.rpartition(" ")[2]) < len(batch):
-            await connection.execute(PUT_AGAIN, *columns)
-        return
-    statement = BURY if isinstance(batch[0], Burial) else CHANGE_OWNER
-    for table in TABLES:
-        await connection.execute(statement.format(table=table), *columns)
-
-
-def _source(record: ImageRecord) -> _Source:
-    _, suffix = packed_created_at(record.created_at)
-    capture = record.capture
-    if capture is None:
-        return record.registry, None, None, suffix
-    installation = uuid.UUID(capture.instance.installation)
-    return record.registry, installation, capture.grade.value, suffix
-
-
-async def _keep_opaque(connection: asyncpg.Connection, changes: Iterable[Change]) -> None:
-    names: dict[uuid.UUID, str] = {}
-    for change in changes:
-        texts = [change.image_id]
-        if isinstance(change, ImageRecord) and change.capture is not None:
-            texts.append(change.capture.instance.id)
-        for text in texts:
-            stands_for, is_opaque = packed_id(text)
-            if is_opaque:
-                names[stands_for] = text
-    if names:
-        kept = sorted(names.items())
-        await connection.execute(ADD_OPAQUE, *map(list, zip(*kept, strict=True)))
-
-
 async def _names(
     connection: asyncpg.Connection, ids: Iterable[uuid.UUID | None]
 ) -> Mapping[uuid.UUID, str]:
     """Return the text of each id; those that stand for another text are looked up."""
     names = {found: str(found) for found in ids if found is not None}
-    opaque = [found for found in names if found.version == 8]
+    opaque = [found for found, text in names.items() if is_opaque(text)]
     if opaque:
         names |= {row[0]: row[1] for row in await connection.fetch(NAMES_OF_OPAQUE, opaque)}
     return names
-
-
-def _without_repeats(changes: Iterable[Change]) -> Iterator[list[Change]]:
-    """Cut changes where an image comes a second time: one statement touches each row once."""
-    batch: dict[str, Change] = {}
-    for change in changes:
-        if change.image_id in batch:
-            yield _in_one_order(batch)
-            batch = {}
-        batch[change.image_id] = change
-    yield _in_one_order(batch)
-
-
-def _in_one_order(batch: Mapping[str, Change]) -> list[Change]:
-    # Two relays that lock the same rows lock them in the same order.
-    return [batch[image_id] for image_id in sorted(batch)]
-
-
-def _columns(batch: Sequence[Change]) -> list[list[Any]]:
-    """Return the parameters of the statements for one kind of change, a list for each column."""
-    return [list(column) for column in zip(*map(_values, batch), strict=True)]
-
-
-def _values(change: Change) -> tuple[Any, ...]:
-    image_id, _ = packed_id(change.image_id)
-    match change:
-        case Burial():
-            return image_id, change.registry, packed_time(change.at)
-        case OwnerChange():
-            seconds, suffix = packed_created_at(change.created_at)
-            at = packed_time(change.at)
-            return image_id, change.registry, seconds, suffix, change.project, at
-        case ImageRecord():
-            seconds, _ = packed_created_at(change.created_at)
-            instance = change.capture and packed_id(change.capture.instance.id)[0]
-            recorded, source = packed_time(change.recorded_at), _source(change)
-            return image_id, instance, seconds, recorded, change.project, *source
 
 
 def _record(row: asyncpg.Record, names: Mapping[uuid.UUID, str]) -> ImageRecord:

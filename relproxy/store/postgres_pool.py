@@ -91,6 +91,9 @@ class PostgresPool:
                 "application_name": "relproxy",
                 # The server's own limit is the first to end a statement, and a little later ours.
                 "statement_timeout": str(int(settings.statement_s * 900)),
+                # Each statement has one good plan, whatever its values and however old the
+                # statistics are; and planning anew each time costs more than looking names up.
+                "plan_cache_mode": "force_generic_plan",
             },
         )
         try:
@@ -178,7 +181,7 @@ async def migrate(settings: PostgresSettings) -> tuple[int, int]:
 async def _can_name_itself(connection: asyncpg.Connection) -> bool:
     """Tell whether the server says who it is: not every one that speaks its protocol does."""
     try:
-        return await connection.fetchval(IDENTITY) is not None
+        return await connection.fetchval(f"SELECT {IDENTITY}") is not None
     except asyncpg.PostgresError:
         return False
 

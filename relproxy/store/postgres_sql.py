@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from importlib import resources
 
 TABLES = ("image_record", "image_record_again")
 
 VERSION = "SELECT max(version) FROM schema_version"
 
-# A commit that isn't on disk is no commit; whatever is stronger (remote_apply) stays. In each
-# transaction, because a pool resets what a session was told.
-_ON_DISK = """
-CASE WHEN current_setting('synchronous_commit') = 'off'
-     THEN set_config('synchronous_commit', 'on', true) END
+# Who takes a transaction: the cluster, and which of its primaries (PostgreSQL docs, 27.3.5 and
+# "timelines": the first eight digits of a WAL file's name).
+IDENTITY = """
+(SELECT system_identifier::text || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
+ FROM pg_control_system())
 """
 
-ON_DISK = f"SELECT NULL, {_ON_DISK}"
-
-# Who took a transaction: the cluster, and which of its primaries (PostgreSQL docs, 27.3.5 and
-# "timelines": the first eight digits of a WAL file's name).
-IDENTITY = f"""
-SELECT system_identifier::text || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8),
-       {_ON_DISK}
-FROM pg_control_system()
-"""  # noqa: S608 - a constant
+# The numbers of names, NULL for one that has none; `asked` is an expression beside them.
+# And: a commit that isn't on disk is no commit; whatever is stronger (remote_apply) stays. In each
+# transaction, because a pool resets what a session was told.
+NUMBERS = """
+SELECT {asked} AS asked,
+    CASE WHEN current_setting('synchronous_commit') = 'off'
+         THEN set_config('synchronous_commit', 'on', true) END,
+    ARRAY(SELECT p.id FROM unnest($1::text[]) WITH ORDINALITY AS u (name, place)
+          LEFT JOIN project p ON p.name = u.name ORDER BY u.place) AS projects,
+    ARRAY(SELECT s.id
+          FROM unnest($2::text[], $3::uuid[], $4::text[], $5::text[]) WITH ORDINALITY
+               AS u (registry, installation, grade, created_suffix, place)
+          LEFT JOIN source s
+              ON s.registry = u.registry AND s.created_suffix = u.created_suffix
+             AND COALESCE(s.installation::text, '') = COALESCE(u.installation::text, '')
+             AND COALESCE(s.grade, '') = COALESCE(u.grade, '')
+          ORDER BY u.place) AS sources
+"""
 
 ADD_PROJECTS = "INSERT INTO project (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
 
@@ -42,19 +51,8 @@ ON CONFLICT DO NOTHING
 NAMES_OF_OPAQUE = "SELECT id, name FROM opaque_id WHERE id = ANY($1::uuid[])"
 
 _GIVEN = """
-WITH given AS (
-    SELECT u.image_id, u.instance_id, u.created_at, u.recorded_at, p.id AS project_id,
-           s.id AS source_id, u.registry, u.created_suffix
-    FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::int[], $5::text[], $6::text[], $7::uuid[],
-                $8::text[], $9::text[])
-         AS u (image_id, instance_id, created_at, recorded_at, project, registry, installation,
-               grade, created_suffix)
-    JOIN project p ON p.name = u.project
-    JOIN source s ON s.registry = u.registry AND s.created_suffix = u.created_suffix
-         AND COALESCE(s.installation::text, '') = COALESCE(u.installation::text, '')
-         AND COALESCE(s.grade, '') = COALESCE(u.grade, '')
-    ORDER BY u.image_id
-)
+unnest($1::uuid[], $2::uuid[], $3::int[], $4::int[], $5::int[], $6::int[])
+    AS g (image_id, instance_id, created_at, recorded_at, project_id, source_id)
 """
 
 # The project of a record never changes, and a claim never replaces what a trusted source said.
@@ -68,22 +66,22 @@ WHERE held.created_at = excluded.created_at AND held.project_id = excluded.proje
 """
 
 PUT = f"""
-{_GIVEN}
 INSERT INTO image_record AS held
     (image_id, instance_id, created_at, recorded_at, project_id, source_id)
-SELECT image_id, instance_id, created_at, recorded_at, project_id, source_id FROM given
+SELECT * FROM {_GIVEN}
 ON CONFLICT (image_id) {_MERGE}
 """  # noqa: S608 - constants
 
 # After PUT each id is in image_record, if not by this record then by another image's.
 PUT_AGAIN = f"""
-{_GIVEN}
 INSERT INTO image_record_again AS held
     (image_id, instance_id, created_at, recorded_at, project_id, source_id, made_as)
-SELECT g.image_id, g.instance_id, g.created_at, g.recorded_at, g.project_id, g.source_id,
-       g.registry || ' ' || g.created_at || g.created_suffix
-FROM given g JOIN image_record r ON r.image_id = g.image_id JOIN source s ON s.id = r.source_id
-WHERE (r.created_at, s.registry, s.created_suffix) <> (g.created_at, g.registry, g.created_suffix)
+SELECT g.*, n.registry || ' ' || g.created_at || n.created_suffix
+FROM {_GIVEN}
+JOIN source n ON n.id = g.source_id
+JOIN image_record r ON r.image_id = g.image_id
+JOIN source s ON s.id = r.source_id
+WHERE (r.created_at, s.registry, s.created_suffix) <> (g.created_at, n.registry, n.created_suffix)
 ON CONFLICT (image_id, made_as) {_MERGE}
 """  # noqa: S608 - constants
 
@@ -95,12 +93,12 @@ WHERE r.image_id = u.image_id AND s.id = r.source_id AND s.registry = u.registry
 """
 
 CHANGE_OWNER = """
-UPDATE {table} r SET project_id = p.id, project_since = u.at
-FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::text[], $6::int[])
-     AS u (image_id, registry, created_at, created_suffix, project, at), source s, project p
+UPDATE {table} r SET project_id = u.project_id, project_since = u.at
+FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::int[], $6::int[])
+     AS u (image_id, registry, created_at, created_suffix, project_id, at), source s
 WHERE r.image_id = u.image_id AND s.id = r.source_id AND s.registry = u.registry
   AND r.created_at = u.created_at AND s.created_suffix = u.created_suffix
-  AND p.name = u.project AND COALESCE(r.project_since, -2147483648) < u.at
+  AND COALESCE(r.project_since, -2147483648) < u.at
 """
 
 PURGE = """
@@ -127,16 +125,23 @@ WHERE s.registry = $1 AND r.instance_id = $2 AND r.deleted_at IS NULL
 ORDER BY r.recorded_at DESC, r.image_id DESC
 """
 
-IMAGES_OF_PROJECT = """
+# The first condition says what is asked, the second says it so that the index serves. A project
+# that nobody has heard of is a NULL, which nothing contains; an empty array would be in everything.
+_OF_PROJECT = """
+r.project_id = (SELECT id FROM project WHERE name = {name})
+  AND ARRAY[r.project_id] @> ARRAY[(SELECT id FROM project WHERE name = {name})]
+"""
+
+IMAGES_OF_PROJECT = f"""
 SELECT DISTINCT r.image_id
 FROM any_image_record r
 JOIN source s ON s.id = r.source_id
-WHERE r.project_id = (SELECT id FROM project WHERE name = $2)
+WHERE {_OF_PROJECT.format(name="$2")}
   AND s.registry = $1 AND r.deleted_at IS NULL
 LIMIT $3
-"""
+"""  # noqa: S608 - constants
 
-RELATIONS = """
+_RELATIONS = """
 SELECT r.image_id, r.instance_id, r.created_at, r.recorded_at, r.deleted_at, p.name AS project,
        s.registry, s.installation, s.grade, s.created_suffix
 FROM any_image_record r
@@ -147,12 +152,27 @@ ORDER BY r.recorded_at DESC, r.image_id DESC, r.created_at DESC
 LIMIT $4
 """
 
+_NARROWED = {
+    "instance": "r.instance_id = {name}",
+    "image": "r.image_id = {name}",
+    "installation": "s.installation = {name}",
+    "project": _OF_PROJECT,
+}
 
-def narrowed(statement: str, conditions: Iterable[tuple[str, object]]) -> tuple[str, list[object]]:
-    """Return a statement of four parameters with a condition for each value that isn't None."""
-    asked = [(column, value) for column, value in conditions if value is not None]
-    clauses = (f"AND {column} = ${place}" for place, (column, _) in enumerate(asked, start=5))
-    return statement.format(narrowed=" ".join(clauses)), [value for _, value in asked]
+
+def relations(asked: Mapping[str, object]) -> tuple[str, list[object]]:
+    """Return the statement for relations, and its parameters from the fifth on.
+
+    `asked` gives a value for an instance, image, installation or project; None is any.
+    """
+    given = [(name, value) for name, value in asked.items() if value is not None]
+    clauses = " AND ".join(
+        [
+            "",
+            *(_NARROWED[name].format(name=f"${place}") for place, (name, _) in enumerate(given, 5)),
+        ]
+    )
+    return _RELATIONS.format(narrowed=clauses), [value for _, value in given]
 
 
 def schema_versions() -> list[str]:

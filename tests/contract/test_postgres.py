@@ -17,6 +17,7 @@ from lab.processes import free_port
 from relproxy.errors import StoreRefusedError, StoreUnavailableError
 from relproxy.model import Capture, Grade, ImageRecord, Instance
 from relproxy.store import postgres_sql
+from relproxy.store.base import RelationQuery
 from relproxy.store.postgres import PostgresStore
 from relproxy.store.postgres_pool import PostgresSettings, migrate
 
@@ -115,6 +116,39 @@ async def test_an_identity_names_the_server_and_its_timeline(store: PostgresStor
     assert await store.put([record("a", "alice")]) == identity
 
 
+async def test_a_promoted_server_that_lacks_the_names_gets_them_again(
+    store: PostgresStore, settings: PostgresSettings
+) -> None:
+    """Else a record would be taken as written, and none be there; or be another project's."""
+    first, second = record("a", "alice"), record("b", "bob", instance="not a uuid")
+    await store.put([first, second])
+    administrator = await asyncpg.connect(settings.dsn)
+    await administrator.execute(
+        "TRUNCATE image_record, image_record_again, project, source, opaque_id RESTART IDENTITY"
+    )
+    await store.put([second])
+    await store.put([first, second])
+    await administrator.close()
+    owners = await store.owners("glance", ["a", "b"])
+    assert {image_id: o.project for image_id, o in owners.items()} == {"a": "alice", "b": "bob"}
+    page = await store.relations(RelationQuery(instance_id="not a uuid"), limit=5, cursor=None)
+    assert page.records == (second,)
+
+
+async def test_a_registry_renamed_by_another_process_gets_its_records(
+    store: PostgresStore, settings: PostgresSettings
+) -> None:
+    """One that still writes under the old name writes what the next look at its names refuses."""
+    await store.put([record("a", "alice")])
+    another = PostgresStore(settings)
+    await another.open()
+    await another.rename_registry("glance", "east")
+    await another.close()
+    await store.put([record("b", "alice")])
+    assert await store.registries() == {"east", "glance"}
+    assert list(await store.owners("glance", ["a", "b"])) == ["b"]
+
+
 async def test_a_schema_that_is_missing_or_newer_is_refused_with_a_sentence(
     settings: PostgresSettings, postgres: Postgres
 ) -> None:
@@ -163,35 +197,39 @@ def nodes(plan: dict[str, object]) -> list[dict[str, object]]:
     return [plan, *(node for child in below for node in nodes(child))]
 
 
+IDS = [str(uuid.UUID(int=n << 80)) for n in range(20_000)]
+
+
 @pytest.mark.parametrize(
     ("statement", "parameters"),
     [
-        (postgres_sql.OWNERS, ("(SELECT array_agg(image_id) FROM sample)", "'glance'")),
-        (
-            postgres_sql.IMAGES_OF_INSTANCE,
-            ("'glance'", "(SELECT instance_id FROM sample LIMIT 1)", "NULL::uuid", "'p7'"),
+        (postgres_sql.OWNERS, f"'{{{','.join(IDS[:100])}}}', 'glance'"),
+        (postgres_sql.IMAGES_OF_INSTANCE, f"'glance', '{uuid.UUID(int=5)}', NULL, 'p7'"),
+        (postgres_sql.IMAGES_OF_PROJECT, "'glance', 'p7', 1601"),
+        *(
+            (postgres_sql.relations({asked: value})[0], f"2000000000, '{IDS[0]}', 0, 9, '{value}'")
+            for asked, value in (("instance", str(uuid.UUID(int=5))), ("project", "p7"))
         ),
-        (postgres_sql.IMAGES_OF_PROJECT, ("'glance'", "'p7'", "1601")),
     ],
-    ids=["owners", "instance", "project"],
+    ids=["owners", "instance", "project", "relations of an instance", "relations of a project"],
 )
+@pytest.mark.parametrize("analyzed", [True, False])
 async def test_a_hot_query_reads_the_records_by_an_index(
-    store: PostgresStore, statement: str, parameters: tuple[str, ...]
+    store: PostgresStore, statement: str, parameters: str, *, analyzed: bool
 ) -> None:
     records = [
-        record(str(uuid.UUID(int=n << 80)), f"p{n % 100}", str(uuid.UUID(int=n // 8)))
-        for n in range(20_000)
+        record(image_id, f"p{n % 100}", str(uuid.UUID(int=n // 8)))
+        for n, image_id in enumerate(IDS)
     ]
     for start in range(0, len(records), 5000):
         await store.put(records[start : start + 5000])
-    for place, value in reversed(list(enumerate(parameters, start=1))):
-        statement = statement.replace(f"${place}", value)
     async with store._pool.connection() as connection:  # noqa: SLF001 - the plan is what is shown
-        await connection.execute("ANALYZE")
-        await connection.execute(
-            "CREATE TEMP TABLE sample AS SELECT image_id, instance_id FROM image_record LIMIT 100"
+        if analyzed:
+            await connection.execute("ANALYZE")
+        await connection.execute(f"PREPARE hot AS {statement}")
+        (plan,) = json.loads(
+            await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE hot ({parameters})")
         )
-        (plan,) = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement}"))
     of_records = [n for n in nodes(plan["Plan"]) if n.get("Relation Name") == "image_record"]
     assert of_records
     assert {node["Node Type"] for node in of_records} <= {"Index Scan", "Bitmap Heap Scan"}

@@ -42,7 +42,9 @@ CREATE TABLE image_record (
 );
 
 CREATE INDEX image_record_by_instance ON image_record (instance_id);
-CREATE INDEX image_record_by_project ON image_record (project_id);
+-- A list of rows for each project, in half the bytes that a B-tree takes for them.
+CREATE INDEX image_record_by_project ON image_record USING gin ((ARRAY[project_id]))
+    WITH (fastupdate = off);
 CREATE INDEX image_record_deleted ON image_record (deleted_at) WHERE deleted_at IS NOT NULL;
 
 -- Further images under an id that image_record has already: created anew after a deletion, or at
@@ -61,7 +63,8 @@ CREATE TABLE image_record_again (
 );
 
 CREATE INDEX image_record_again_by_instance ON image_record_again (instance_id);
-CREATE INDEX image_record_again_by_project ON image_record_again (project_id);
+CREATE INDEX image_record_again_by_project ON image_record_again USING gin ((ARRAY[project_id]))
+    WITH (fastupdate = off);
 
 CREATE VIEW any_image_record AS
     SELECT image_id, instance_id, created_at, recorded_at, project_id, source_id, deleted_at,
