@@ -30,7 +30,7 @@ from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_file import JournalFile
 from relproxy.store.postgres import PostgresStore
 from relproxy.store.postgres_pool import PostgresSettings, migrate
-from relproxy.store.relay import Relay
+from relproxy.store.relay import Relay, Terms
 from relproxy.store.sqlite import SqliteStore
 
 EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
@@ -126,7 +126,7 @@ async def captures(home: Path, server: Postgres) -> None:
     await postgres.open()
     await sqlite.open()
     relayed = LocalJournal(JournalFile(home / "worker-1.db"))
-    relay = Relay(relayed, postgres, Metrics(), confirm_wait_s=60, keep_delivered_s=86_400)
+    relay = Relay(relayed, postgres, Metrics(), Terms(60, 86_400, 365))
     running = asyncio.create_task(relay.run())
 
     def intent() -> Intent:

@@ -1,8 +1,8 @@
 """An unchanged Glance from the package index, on loopback, with SQLite and a file store.
 
-Two pipelines, both made of nothing but Glance's own filters: `noauth`, the one that Glance ships as
-its default and that knows no customers; and `trusting`, in which Glance believes the identity
-headers of the proxy in front of it.
+Three pipelines, all made of nothing but Glance's own filters: `noauth`, the one that Glance ships
+as its default and that knows no customers; `trusting`, in which Glance believes the identity
+headers of the proxy in front of it; and `keystone`, in which it validates tokens itself.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from lab import venvs
+from lab.keystone import PASSWORD, Keystone
 from lab.processes import Process, free_port
 
-Pipeline = Literal["noauth", "trusting"]
+Pipeline = Literal["noauth", "trusting", "keystone"]
 
 # One worker and few threads: on SQLite, Glance answers 500 "database is locked" under concurrency.
 _THREADS = 4
@@ -38,9 +39,25 @@ config_file = {home}/glance-api-paste.ini
 policy_file = {home}/policy.yaml
 """
 
+_AUTHTOKEN = """\
+[keystone_authtoken]
+auth_type = password
+auth_url = {auth_url}
+www_authenticate_uri = {auth_url}
+username = admin
+password = {password}
+project_name = admin
+user_domain_name = Default
+project_domain_name = Default
+"""
+
 # Without Keystone nobody has a role, so Glance's own default policy would refuse everyone.
-_POLICY: dict[Pipeline, str] = {"noauth": 'context_is_admin: "@"\n', "trusting": ""}
-_CONTEXT: dict[Pipeline, str] = {"noauth": "unauthenticated-context", "trusting": "context"}
+_POLICY: dict[Pipeline, str] = {"noauth": 'context_is_admin: "@"\n', "trusting": "", "keystone": ""}
+_CONTEXT: dict[Pipeline, str] = {
+    "noauth": "unauthenticated-context",
+    "trusting": "context",
+    "keystone": "authtoken context",
+}
 
 
 @dataclass
@@ -50,6 +67,7 @@ class Glance:
     home: Path
     pipeline: Pipeline = "noauth"
     extra_policy: str = ""
+    keystone: Keystone | None = None
     port: int = field(default_factory=free_port)
     _process: Process | None = None
 
@@ -81,6 +99,8 @@ class Glance:
         for directory in ("images", "staging"):
             (self.home / directory).mkdir(parents=True, exist_ok=True)
         configuration = _CONFIGURATION.format(home=self.home, port=self.port)
+        if self.keystone is not None:
+            configuration += _AUTHTOKEN.format(auth_url=self.keystone.auth_url, password=PASSWORD)
         (self.home / "glance-api.conf").write_text(configuration)
         (self.home / "policy.yaml").write_text(_POLICY[self.pipeline] + self.extra_policy)
         paste = (environment / "etc" / "glance" / "glance-api-paste.ini").read_text()

@@ -28,6 +28,7 @@ from relproxy.filters.capture import MetadataHeaders
 from relproxy.filters.glance_v2 import GlanceV2
 from relproxy.identity.base import IdentityProvider
 from relproxy.identity.headers import HeadersIdentity
+from relproxy.keystone import KeystoneLogin
 from relproxy.metrics import Metrics
 from relproxy.model import Tenancy
 from relproxy.proxy import Parts, Proxy
@@ -37,6 +38,7 @@ from relproxy.server import InFlight, make_server
 from relproxy.settlement import (
     Anonymous,
     Asked,
+    Credentials,
     Settlement,
     SettlementParts,
     front_credentials,
@@ -50,7 +52,7 @@ from relproxy.store.journal_room import JournalRoom, open_journal
 from relproxy.store.overlay import Overlay
 from relproxy.store.postgres import PostgresStore
 from relproxy.store.postgres_pool import PostgresSettings, migrate
-from relproxy.store.relay import Relay, RelayedJournal
+from relproxy.store.relay import Relay, RelayedJournal, Terms
 from relproxy.store.sqlite import SqliteStore
 from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream, open_session
@@ -92,7 +94,7 @@ async def running(
         recorder = await _recorder(opened, configuration, store, metrics)
         session = await opened.enter_async_context(open_session(configuration.timeouts))
         upstreams = _upstreams(configuration, session, metrics)
-        settlement = _settlement(configuration, recorder, upstreams, metrics)
+        settlement = _settlement(configuration, recorder, upstreams, session)
         watched = _background(opened, recorder, settlement)
         tasks = TaskSet()
         opened.push_async_callback(tasks.drain, configuration.timeouts.shutdown_s)
@@ -128,6 +130,7 @@ class _Recorder:
     adoption: Adoption
     journals: HostJournals
     overlay: Overlay
+    metrics: Metrics
 
 
 def postgres_settings(settings: config.Store) -> PostgresSettings:
@@ -188,11 +191,34 @@ async def _open(store: Store, configuration: config.Configuration) -> None:
         )
 
 
+async def _owned(store: Store, room: JournalRoom) -> None:
+    """See that this host may write the store; one that is away for now can be any number's."""
+    try:
+        await store.claim(room.identity)
+    except StoreRefusedError:
+        raise
+    except StoreUnavailableError as failure:
+        _LOG.error("store is away", extra={"reason": failure.sentence}, exc_info=failure)
+
+
+async def claimed(configuration: config.Configuration) -> str:
+    """Take the store for this host; return the identity of its directory of journals.
+
+    Raises `JournalRefusedError` and `StoreUnavailableError`.
+    """
+    settings = configuration.journal
+    room = JournalRoom(settings.directory, allow_volatile=settings.allow_volatile)
+    async with opened_store(configuration.store) as store:
+        await store.claim(room.identity, by_force=True)
+    return room.identity
+
+
 async def _recorder(
     opened: AsyncExitStack, configuration: config.Configuration, store: Store, metrics: Metrics
 ) -> _Recorder:
     settings = configuration.journal
     room = JournalRoom(settings.directory, allow_volatile=settings.allow_volatile)
+    await _owned(store, room)
     slot = room.claim()
     opened.callback(slot.release)
     file = await asyncio.to_thread(open_journal, slot)
@@ -202,15 +228,14 @@ async def _recorder(
     opened.push_async_callback(journal.close)
     journals = HostJournals(settings.directory)
     opened.push_async_callback(journals.close)
-    relay = Relay(
-        journal,
-        store,
-        metrics,
-        confirm_wait_s=configuration.store.confirm_wait_s,
-        keep_delivered_s=settings.keep_delivered_s,
+    terms = Terms(
+        configuration.store.confirm_wait_s,
+        settings.keep_delivered_s,
+        configuration.store.keep_deleted_days,
     )
+    relay = Relay(journal, store, metrics, terms)
     adoption = Adoption(room, journal, relay, metrics)
-    return _Recorder(journal, relay, adoption, journals, Overlay(journals, store))
+    return _Recorder(journal, relay, adoption, journals, Overlay(journals, store), metrics)
 
 
 def _background(
@@ -231,23 +256,36 @@ def _settlement(
     configuration: config.Configuration,
     recorder: _Recorder,
     upstreams: Mapping[str, Upstream],
-    metrics: Metrics,
+    session: aiohttp.ClientSession,
 ) -> Settlement:
     roles = frozenset(configuration.identity.admin_roles)
     asked = {
         registry.name: Asked(
             upstreams[registry.name],
             _DIALECTS[registry.dialect],
-            front_credentials(roles) if registry.upstream_identity == "headers" else Anonymous(),
+            _credentials(registry, roles, session),
         )
         for registry in configuration.registries
     }
     return Settlement(
         SettlementParts(
-            recorder.journal, recorder.relay, asked, recorder.overlay, configuration.limits, metrics
+            recorder.journal,
+            recorder.relay,
+            asked,
+            recorder.overlay,
+            configuration.limits,
+            recorder.metrics,
         ),
         abandon_after_s=configuration.journal.abandon_after_s,
     )
+
+
+def _credentials(
+    registry: config.Registry, roles: frozenset[str], session: aiohttp.ClientSession
+) -> Credentials:
+    if registry.credentials is not None:
+        return KeystoneLogin(registry.credentials, session)
+    return front_credentials(roles) if registry.upstream_identity == "headers" else Anonymous()
 
 
 def _identity(settings: config.Identity) -> IdentityProvider:

@@ -19,6 +19,7 @@ from relproxy.config_types import (
     HeaderName,
     HostName,
     InstallationUUID,
+    KeystoneUrl,
     LongSeconds,
     LoopbackBind,
     Name,
@@ -132,6 +133,10 @@ class Store(_Section):
         description="How long a create's answer waits for the store to have its record; then the "
         "journal carries it, and the answer says X-Relproxy-Record: pending.",
     )
+    keep_deleted_days: Annotated[int, Field(ge=1, le=36_500, strict=True)] = Field(
+        default=365,
+        description="Days that the record of an image that was deleted through relproxy stays.",
+    )
 
 
 class Journal(_Section):
@@ -170,6 +175,19 @@ class Installation(_Section):
     uuid: InstallationUUID = Field(description="Its nova_installation_uuid; it never changes.")
 
 
+class Credentials(_Section):
+    """With what relproxy itself asks a registry about creates in doubt."""
+
+    auth_url: KeystoneUrl = Field(description="Keystone's Identity API: http://HOST:PORT/v3.")
+    username: str = Field(description="A user of relproxy's own, who may see every image.")
+    user_domain: str = Field(default="Default", description="The domain of the user.")
+    project: str = Field(description="The project in which the user has its role.")
+    project_domain: str = Field(default="Default", description="The domain of the project.")
+    password_file: Path = Field(
+        description="A file that holds the user's password, read at each log-in."
+    )
+
+
 class Registry(_Section):
     """One image registry."""
 
@@ -187,6 +205,11 @@ class Registry(_Section):
         default="token",
         description="token: the client's own token goes on; headers: for a pipeline that trusts "
         "its front, relproxy says who the caller is.",
+    )
+    credentials: Credentials | None = Field(
+        default=None,
+        description="For a registry that wants a token: relproxy's own. Without, its creates in "
+        "doubt wait for a person.",
     )
     chosen_image_ids: Literal["refuse", "allow"] = Field(
         default="refuse",

@@ -60,6 +60,13 @@ def _endpoint(value: str) -> str:
     return value.rstrip("/")
 
 
+def _keystone_url(value: str) -> str:
+    match = _KEYSTONE_URL.fullmatch(value)
+    if match is None or int(match["port"] or 0) > 65535:
+        raise ValueError("should be http://HOST:PORT/v3, or https, with a path before /v3 if any")
+    return value.rstrip("/")
+
+
 def _postgres_dsn(value: str) -> str:
     if re.fullmatch(r"postgres(ql)?://[^/@\s]+@[^/@\s]+/[^\s]+", value) is None:
         raise ValueError("should be postgresql://USER@HOST:PORT/DATABASE")
@@ -93,9 +100,9 @@ _TAKEN_HEADERS = frozenset(
     {"accept", "authorization", "connection", "expect", "host", "range", "x-auth-token",
      "x-openstack-request-id", "x-service-token"}
 )  # fmt: skip
-_ENDPOINT = re.compile(
-    r"https?://([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(:(?P<port>[0-9]{1,5}))?/?"
-)
+_ORIGIN = r"https?://([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(:(?P<port>[0-9]{1,5}))?"
+_ENDPOINT = re.compile(f"{_ORIGIN}/?")
+_KEYSTONE_URL = re.compile(f"{_ORIGIN}(/[A-Za-z0-9._-]+)*/v3/?")
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
 HeaderName = Annotated[
@@ -107,6 +114,7 @@ HostName = Annotated[
 Bind = Annotated[str, AfterValidator(_bind)]
 LoopbackBind = Annotated[str, AfterValidator(_loopback)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
+KeystoneUrl = Annotated[str, AfterValidator(_keystone_url)]
 PostgresDsn = Annotated[str, AfterValidator(_postgres_dsn)]
 InstallationUUID = Annotated[str, AfterValidator(_installation)]
 PathPrefix = Annotated[str, AfterValidator(_prefix)]

@@ -112,6 +112,13 @@ class JournalRefusedError(RelproxyError):
     status = 503
 
 
+class KeystoneUnavailableError(RelproxyError):
+    """Keystone can't be asked, or refuses relproxy itself."""
+
+    status = 503
+    retry_after_s = 5
+
+
 class ListTooCostlyError(RelproxyError):
     """A list needs more upstream pages than one request may cost."""
 

@@ -136,6 +136,11 @@ class Metrics:
             "Entries put again because another server took the place of the store's.",
             registry=own,
         )
+        self.records_purged = Counter(
+            "relproxy_records_purged",
+            "Records of images deleted long ago that were forgotten.",
+            registry=own,
+        )
         self.relay_lag_seconds = Gauge(
             "relproxy_relay_lag_seconds",
             "Age of the oldest entry that the store has not taken; 0 if it has all.",

@@ -99,9 +99,21 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("admin", "filters", "metrics", "store.base", "store.host_journals"),
         *("store.journal_file", "upstream", *VALUES),
     ),
+    "keystone": ("config", *VALUES),
     "app": (
-        *("admin", "config", "endpoints", "filters", "identity", "metrics", "proxy", "recording"),
-        *("routing", "server", "settlement", "sockets", "store", "tasks", "upstream", *VALUES),
+        *(
+            "admin",
+            "config",
+            "endpoints",
+            "filters",
+            "identity",
+            "keystone",
+            "metrics",
+            "proxy",
+            "recording",
+        ),
+        *("recording", "routing", "server", "settlement", "sockets", "store", "tasks", "upstream"),
+        *VALUES,
     ),
     "cli.journal": (
         *("admin.journal", "config_file", "store.base", "store.journal", "store.journal_file"),

@@ -111,6 +111,14 @@ class Store(OwnerLookup, ImageLookup, Relations, Protocol):
         """Do the least that shows the store works. Raises `StoreUnavailableError`."""
         ...
 
+    async def claim(self, host: str, *, by_force: bool = False) -> None:
+        """Say which host writes; `host` is the identity of its directory of journals.
+
+        Raises `StoreRefusedError` if the store can belong to one host only and has another, which
+        `by_force` takes it from; `StoreUnavailableError`.
+        """
+        ...
+
     async def registries(self) -> frozenset[str]:
         """Return the names of the registries that records name, or ever named.
 

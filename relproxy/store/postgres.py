@@ -103,6 +103,9 @@ class PostgresStore:
 
     # -- reading
 
+    async def claim(self, host: str, *, by_force: bool = False) -> None:
+        """Do nothing: any number of hosts may write."""
+
     async def registries(self) -> frozenset[str]:
         """Read the names that were ever put."""
         async with self._pool.connection() as connection:

@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from relproxy.errors import JournalUnavailableError, RelproxyError, StoreUnavailableError
@@ -36,25 +37,29 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 # A batch that fails so often while the store answers is put entry by entry.
 _FAILURES_BEFORE_SINGLY = 3
+# A short transaction: creates wait for it on SQLite.
+_PURGED_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How long the relay waits for the store, and how long what is over stays. Seconds and days."""
+
+    confirm_wait_s: float
+    keep_delivered_s: float
+    keep_deleted_days: float
 
 
 class Relay:
     """Delivers, and tells who waits for it."""
 
-    def __init__(
-        self,
-        journal: LocalJournal,
-        store: Store,
-        metrics: Metrics,
-        *,
-        confirm_wait_s: float,
-        keep_delivered_s: float,
-    ) -> None:
+    def __init__(self, journal: LocalJournal, store: Store, metrics: Metrics, terms: Terms) -> None:
         self._journal = journal
         self._store = store
         self._metrics = metrics
-        self._confirm_wait_s = confirm_wait_s
-        self._keep_delivered = timedelta(seconds=keep_delivered_s)
+        self._confirm_wait_s = terms.confirm_wait_s
+        self._keep_delivered = timedelta(seconds=terms.keep_delivered_s)
+        self._keep_deleted = timedelta(days=terms.keep_deleted_days)
         self._woken = asyncio.Event()
         self._awaited: dict[str, asyncio.Event] = {}
         self._failures = 0
@@ -97,7 +102,7 @@ class Relay:
                 looks = False
                 if time.monotonic() - purged_at > _LOOK_S * 30:
                     purged_at = time.monotonic()
-                    await self._purge()
+                    await self.purge()
             except (StoreUnavailableError, JournalUnavailableError) as failure:
                 await self._pause(failure)
                 looks = True
@@ -180,9 +185,19 @@ class Relay:
             )
         return known is not None
 
-    async def _purge(self) -> None:
-        while await self._journal.purge(ended_before=datetime.now(UTC) - self._keep_delivered):
+    async def purge(self) -> None:
+        """Forget what is older than configured: entries of the journal, records of dead images.
+
+        Raises `JournalUnavailableError` and `StoreUnavailableError`.
+        """
+        now = datetime.now(UTC)
+        while await self._journal.purge(ended_before=now - self._keep_delivered):
             pass
+        deleted_before = now - self._keep_deleted
+        while forgotten := await self._store.purge(
+            deleted_before=deleted_before, at_most=_PURGED_AT_ONCE
+        ):
+            self._metrics.records_purged.inc(forgotten)
 
     async def _pause(self, failure: RelproxyError) -> None:
         self._failures += 1

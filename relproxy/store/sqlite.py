@@ -148,20 +148,31 @@ class SqliteStore:
         """Write changes in one transaction; a SQLite file has no server that could be replaced."""
         if not changes:
             return None
-        async with self._writing, self._connection(self._writer) as writer:
-            try:
-                await writer.execute("BEGIN IMMEDIATE")
-                await writer.executemany(
-                    "INSERT OR IGNORE INTO registry (name) VALUES (?)",
-                    [(name,) for name in {change.registry for change in changes}],
-                )
-                for kind, run in itertools.groupby(changes, type):
-                    await writer.executemany(_STATEMENTS[kind], [_columns(c) for c in run])
-                await writer.commit()
-            except BaseException:
-                await writer.rollback()
-                raise
+        async with self._transaction() as writer:
+            await writer.executemany(
+                "INSERT OR IGNORE INTO registry (name) VALUES (?)",
+                [(name,) for name in {change.registry for change in changes}],
+            )
+            for kind, run in itertools.groupby(changes, type):
+                await writer.executemany(_STATEMENTS[kind], [_columns(c) for c in run])
         return None
+
+    async def claim(self, host: str, *, by_force: bool = False) -> None:
+        """Remember the one host: over a network neither SQLite's locks nor its WAL hold."""
+        async with self._transaction() as writer:
+            if by_force:
+                await writer.execute("DELETE FROM host")
+            await writer.execute(
+                "INSERT INTO host (identity) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM host)",
+                (host,),
+            )
+            rows = list(await writer.execute_fetchall("SELECT identity FROM host"))
+        if rows[0][0] != host:
+            raise StoreRefusedError(
+                f"The store {self._path} belongs to another host, whose journals are {rows[0][0]} "
+                f"(here: {host}). If that host will never write it again, or its journals are "
+                "lost, run `relproxy store claim`; several hosts share a PostgreSQL."
+            )
 
     async def registries(self) -> frozenset[str]:
         """Read the names that were ever put."""
@@ -176,18 +187,12 @@ class SqliteStore:
             raise BadRequestError(f"No record names a registry '{old}'.")
         if new in names:
             raise BadRequestError(f"Records name a registry '{new}' already.")
-        async with self._writing, self._connection(self._writer) as writer:
-            try:
-                await writer.execute("BEGIN IMMEDIATE")
-                parameters = (new, old)
-                await writer.execute("UPDATE registry SET name = ? WHERE name = ?", parameters)
+        async with self._transaction() as writer:
+            for table, column in (("registry", "name"), ("image_record", "registry")):
                 await writer.execute(
-                    "UPDATE image_record SET registry = ? WHERE registry = ?", parameters
+                    f"UPDATE {table} SET {column} = ? WHERE {column} = ?",  # noqa: S608 - constants
+                    (new, old),
                 )
-                await writer.commit()
-            except BaseException:
-                await writer.rollback()
-                raise
 
     async def purge(self, *, deleted_before: datetime, at_most: int) -> int:
         """Forget by the index of what is deleted."""
@@ -247,6 +252,18 @@ class SqliteStore:
         )
         await connection.execute("PRAGMA synchronous = FULL")
         return connection
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[aiosqlite.Connection]:
+        """Lend the connection that writes, in a transaction that ends with the context."""
+        async with self._writing, self._connection(self._writer) as writer:
+            try:
+                await writer.execute("BEGIN IMMEDIATE")
+                yield writer
+                await writer.commit()
+            except BaseException:
+                await writer.rollback()
+                raise
 
     @asynccontextmanager
     async def _connection(

@@ -25,6 +25,20 @@ async def test_a_schema_of_a_newer_relproxy_is_refused_with_a_sentence(tmp_path:
     await newer.close()
 
 
+async def test_a_second_host_is_refused_until_it_claims_the_file(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    await store.open()
+    for _ in range(2):
+        await store.claim("east")
+    with pytest.raises(StoreRefusedError, match="belongs to another host, whose journals are east"):
+        await store.claim("west")
+    await store.claim("west", by_force=True)
+    with pytest.raises(StoreRefusedError, match="west"):
+        await store.claim("east")
+    await store.claim("west")
+    await store.close()
+
+
 async def test_records_are_synced_before_they_are_acknowledged(tmp_path: Path) -> None:
     """WAL with synchronous=FULL: at NORMAL a committed row may be lost at power loss."""
     store = SqliteStore(tmp_path / "store.db")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +15,7 @@ from relproxy.model import Burial, Change, CreatedImage, Intent
 from relproxy.store.base import Delivery, Store
 from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_file import JournalFile
-from relproxy.store.relay import Relay, RelayedJournal
+from relproxy.store.relay import Relay, RelayedJournal, Terms
 
 PATIENCE_S = 30
 CREATED = "2030-01-01T00:00:00Z"
@@ -34,6 +35,7 @@ class FakeStore:
     identity: str | None = None
     taken: list[str] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
+    deleted_at: list[datetime] = field(default_factory=list)
     is_away: bool = False
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     tried: asyncio.Event = field(default_factory=asyncio.Event)
@@ -50,6 +52,11 @@ class FakeStore:
             raise StoreUnavailableError("no")
         self.taken += names
         return self.identity
+
+    async def purge(self, *, deleted_before: datetime, at_most: int) -> int:
+        due = [at for at in self.deleted_at if at < deleted_before][:at_most]
+        self.deleted_at = [at for at in self.deleted_at if at not in due]
+        return len(due)
 
     async def check(self) -> None:
         if self.is_away:
@@ -90,7 +97,8 @@ async def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setattr("relproxy.store.relay._FIRST_PAUSE_S", 0.001)
     journal = LocalJournal(JournalFile(tmp_path / "worker-0.db"))
     store, metrics = FakeStore(), Metrics()
-    relay = Relay(journal, cast("Store", store), metrics, confirm_wait_s=0.2, keep_delivered_s=3600)
+    terms = Terms(confirm_wait_s=0.2, keep_delivered_s=3600, keep_deleted_days=30)
+    relay = Relay(journal, cast("Store", store), metrics, terms)
     made = Setting(store, journal, relay, RelayedJournal(journal, relay), metrics)
     yield made
     if made.task is not None:
@@ -103,6 +111,25 @@ async def test_a_create_is_confirmed_when_the_store_has_it(setting: Setting) -> 
     setting.start()
     assert await setting.create("a") is Delivery.CONFIRMED
     assert setting.store.taken == ["a"]
+
+
+async def test_records_of_images_deleted_long_ago_are_forgotten(setting: Setting) -> None:
+    now = datetime.now(UTC)
+    old = [now - timedelta(days=30, seconds=1 + number) for number in range(450)]
+    recent = now - timedelta(days=29, hours=23)
+    setting.store.deleted_at = [*old, recent]
+    await setting.relay.purge()
+    assert setting.store.deleted_at == [recent]
+    assert setting.metrics.records_purged._value.get() == 450  # noqa: SLF001
+
+
+async def test_the_relay_purges_by_itself(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relproxy.store.relay._LOOK_S", 0.01)
+    setting.store.deleted_at = [datetime.now(UTC) - timedelta(days=31)]
+    setting.start()
+    await until(lambda: not setting.store.deleted_at)
 
 
 async def test_a_slow_store_costs_the_configured_wait_and_no_more(setting: Setting) -> None:

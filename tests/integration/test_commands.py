@@ -1,0 +1,229 @@
+"""The commands that look after the store and the journals, each as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.postgres import Postgres
+from relproxy.model import Capture, Grade, ImageRecord, Instance
+from relproxy.store.base import EntryKind, EntryState
+from relproxy.store.journal_file import JournalFile, Row
+from relproxy.store.sqlite import SqliteStore
+
+EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
+CREATED = "2030-01-01T00:00:00Z"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "relproxy", *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+
+class Place:
+    """A configuration, and what it names."""
+
+    def __init__(self, home: Path, **sections: Any) -> None:
+        home.mkdir(exist_ok=True)
+        self.home = home
+        self.file = home / "relproxy.yaml"
+        self.settings: dict[str, Any] = {
+            "listeners": [{"name": "public", "bind": "127.0.0.1:0"}],
+            "admin": {"bind": "127.0.0.1:0"},
+            "journal": {"directory": str(home / "journal"), "allow_volatile": True},
+            "store": {"path": str(home / "store.db")},
+            "registries": [
+                {"name": "glance", "tenancy": "registry", "endpoints": ["http://127.0.0.1:1"]}
+            ],
+            "routes": [{"name": "all", "registry": "glance"}],
+            **sections,
+        }
+        self.file.write_text(yaml.safe_dump(self.settings))
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run(*arguments, "--config", str(self.file))
+
+    def journal(self, number: int = 0) -> JournalFile:
+        directory = Path(self.settings["journal"]["directory"])
+        directory.mkdir(parents=True, exist_ok=True)
+        return JournalFile(directory / f"worker-{number}.db")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "here")
+
+
+def sentence(finished: subprocess.CompletedProcess[str]) -> str:
+    """Return the last line of a refusal, which has no traceback."""
+    assert "Traceback" not in finished.stderr
+    return finished.stderr.splitlines()[-1]
+
+
+def in_doubt(file: JournalFile, image_id: str | None) -> str:
+    """Write an entry in doubt; return its id."""
+    row = Row(
+        id=str(uuid.uuid4()),
+        kind=EntryKind.CREATE,
+        state=EntryState.IN_DOUBT,
+        registry="glance",
+        image_id=image_id,
+        is_assigned=False,
+        image_name=None,
+        created_at=None,
+        project="alice" if image_id else None,
+        capture=None,
+        begun_at=datetime.now(UTC),
+        reason="cut off",
+    )
+    assert file.together([lambda: file.add([row])]) == [None]
+    return row.id
+
+
+def test_a_second_host_can_not_serve_from_the_first_ones_file(tmp_path: Path) -> None:
+    first = Place(tmp_path / "first")
+    second = Place(tmp_path / "second", store={"path": str(tmp_path / "first" / "store.db")})
+    assert first.run("store", "claim").returncode == 0
+    refused = second.run("serve")
+    assert refused.returncode == os.EX_CONFIG
+    assert "belongs to another host, whose journals are" in sentence(refused)
+    claimed = second.run("store", "claim")
+    identity = (second.home / "journal" / "identity").read_text().strip()
+    assert claimed.returncode == 0
+    assert identity in claimed.stdout
+    assert "belongs to another host" in sentence(first.run("serve"))
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory on tmpfs."""
+    if not os.access("/dev/shm", os.W_OK):  # noqa: S108 - where Linux has its tmpfs
+        pytest.skip("no tmpfs to be had")
+    made = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    yield made
+    shutil.rmtree(made)
+
+
+def test_a_start_with_the_journal_in_memory_is_refused(tmp_path: Path, memory: Path) -> None:
+    place = Place(tmp_path / "here", journal={"directory": str(memory)})
+    refused = place.run("serve")
+    assert refused.returncode == os.EX_CONFIG
+    assert f"The journal's directory {memory} is on tmpfs" in sentence(refused)
+
+
+def record(image_id: str) -> ImageRecord:
+    capture = Capture(Instance(EAST, "123"), Grade.CLAIMED)
+    at = datetime(2030, 1, 1, tzinfo=UTC)
+    return ImageRecord("old", image_id, CREATED, "alice", capture, at)
+
+
+async def test_a_registry_that_the_configuration_calls_otherwise_is_renamed(place: Place) -> None:
+    store = SqliteStore(place.home / "store.db")
+    await store.open()
+    await store.put([record("a"), record("b")])
+    await store.close()
+    refused = place.run("serve")
+    assert refused.returncode == os.EX_CONFIG
+    assert "Records name registries that the configuration doesn't: old." in sentence(refused)
+    assert place.run("registry", "rename", "old", "glance").returncode == 0
+    assert sentence(place.run("registry", "rename", "old", "glance")) == (
+        "No record names a registry 'old'."
+    )
+    await store.open()
+    assert set(await store.owners("glance", ["a", "b"])) == {"a", "b"}
+    await store.close()
+
+
+def test_migrate_makes_the_schema_and_says_which(
+    place: Place, tmp_path: Path, postgres: Postgres
+) -> None:
+    assert place.run("migrate").stdout == "the SQLite file is up to date\n"
+    dsn = postgres.create_database("migrated-by-command")
+    other = Place(tmp_path / "other", store={"driver": "postgres", "dsn": dsn})
+    assert other.run("migrate").stdout == "schema version 1, it was 0\n"
+    assert other.run("migrate").stdout == "schema version 1\n"
+
+
+def test_entries_in_doubt_are_listed_and_settled_by_hand(place: Place) -> None:
+    file = place.journal()
+    made, nameless, gone = (in_doubt(file, image_id) for image_id in ("a", None, "c"))
+    listed = place.run("journal", "list", "--json").stdout.splitlines()
+    assert [json.loads(line)["entry"] for line in listed] == [made, nameless, gone]
+    assert "3 in doubt" in place.run("journal", "list").stdout
+    assert place.run("journal", "settle", made, "--created-at", CREATED).returncode == 0
+    refused = place.run("journal", "settle", nameless, "--created-at", CREATED)
+    assert (refused.returncode, sentence(refused)) == (
+        1,
+        "The entry names no image or no project: --image, --project.",
+    )
+    named = ("--image", "b", "--project", "bob")
+    assert place.run("journal", "settle", nameless, "--created-at", CREATED, *named).returncode == 0
+    assert place.run("journal", "settle", gone, "--abandoned").returncode == 0
+    assert sentence(place.run("journal", "settle", gone, "--abandoned")) == (
+        "The entry is not in doubt: it is abandoned."
+    )
+    assert "has an entry nonsense" in sentence(
+        place.run("journal", "settle", "nonsense", "--abandoned")
+    )
+    changes = [row.change for row in file.in_state(EntryState.COMPLETED, at_most=9)]
+    assert [(c.image_id, c.project) for c in changes if isinstance(c, ImageRecord)] == [
+        ("a", "alice"),
+        ("b", "bob"),
+    ]
+    file.close()
+
+
+def test_the_journals_of_a_host_that_is_gone_are_adopted(place: Place, tmp_path: Path) -> None:
+    gone = Place(tmp_path / "gone")
+    entries = []
+    for number in range(2):
+        file = gone.journal(number)
+        entries.append(in_doubt(file, f"image-{number}"))
+        file.close()
+    directory = str(gone.home / "journal")
+    adopted = place.run("journal", "adopt", directory)
+    assert adopted.returncode == 0
+    assert adopted.stdout.startswith("2 entries adopted")
+    listed = place.run("journal", "list", "--json").stdout.splitlines()
+    assert {json.loads(line)["entry"] for line in listed} == set(entries)
+    assert place.run("journal", "adopt", directory).stdout.startswith("0 entries adopted")
+    assert "this host's own" in sentence(place.run("journal", "adopt", str(place.home / "journal")))
+
+
+async def test_a_backup_of_the_sqlite_file_is_restored(place: Place, tmp_path: Path) -> None:
+    """As docs/operations.md says: SQLite's own copy while it is written, and back with a claim."""
+    store = SqliteStore(place.home / "store.db")
+    await store.open()
+    old = [record(f"image-{number}") for number in range(50)]
+    await store.put(old)
+    copy = tmp_path / "backup.db"
+    with sqlite3.connect(place.home / "store.db") as source:
+        source.execute("VACUUM INTO ?", (str(copy),))
+    source.close()
+    late = ImageRecord(
+        "old", "late", CREATED, "alice", None, datetime.now(UTC) - timedelta(hours=1)
+    )
+    await store.put([late])
+    await store.close()
+    for name in ("store.db", "store.db-wal", "store.db-shm"):
+        (place.home / name).unlink(missing_ok=True)
+    shutil.copy(copy, place.home / "store.db")
+    assert place.run("store", "claim").returncode == 0
+    await store.open()
+    assert set(await store.owners("old", ["late", *(r.image_id for r in old)])) == {
+        r.image_id for r in old
+    }
+    await store.close()
