@@ -47,6 +47,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "store.journal": ("failpoints", "store.base", "store.journal_file", *VALUES),
     "store.host_journals": ("store.base", "store.journal_file", "store.journal_room", *VALUES),
     "store.overlay": ("store.base", "store.host_journals", "store.journal_file", *VALUES),
+    "store.copying": ("store.base", *VALUES),
     "store.relay": (
         *("failpoints", "metrics", "store.base", "store.journal", "store.journal_file", *VALUES),
     ),
@@ -123,6 +124,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("app", "config", "config_file", "logs", "metrics", "sockets", "supervisor", "tasks"),
         *("worker", *VALUES),
     ),
+    "cli.store": ("app", "config_file", "store.copying", *VALUES),
     "cli.*": ("app", "config", "config_file", "logs", *VALUES),
     "__main__": ("__version__", "cli"),
 }

@@ -1,15 +1,19 @@
-"""`relproxy store claim`: let a SQLite store belong to this host."""
+"""`relproxy store claim | copy`: let a store belong to this host; copy one to another."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from relproxy.app import claimed
+from relproxy.app import claimed, opened_store
 from relproxy.config_file import load_configuration
 from relproxy.errors import RelproxyError
+from relproxy.store.copying import Digest, compare, copy
+
+_SAID_EVERY = 10_000
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,15 +24,53 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "claim", help="let a SQLite store that was moved or restored belong to this host"
     )
     claiming.add_argument("--config", type=Path, required=True, metavar="FILE")
-    claiming.set_defaults(run=run)
+    claiming.set_defaults(run=_run(_claim))
+    copying = verbs.add_parser("copy", help="copy every record, and see that both have the same")
+    copying.add_argument(
+        "--from", dest="source", type=Path, required=True, metavar="FILE",
+        help="the configuration of the store that has the records",
+    )  # fmt: skip
+    copying.add_argument(
+        "--to", dest="target", type=Path, required=True, metavar="FILE",
+        help="the configuration of the store that gets them, its schema made",
+    )  # fmt: skip
+    copying.add_argument("--after", metavar="PLACE", help="go on from a place that was printed")
+    copying.set_defaults(run=_run(_copy))
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Claim; 1 if that can't be done. No other host may write the file any more."""
-    try:
-        identity = asyncio.run(claimed(load_configuration(arguments.config)))
-    except RelproxyError as failure:
-        print(failure.sentence, file=sys.stderr)
-        return 1
-    print(f"the store belongs to this host, whose journals are {identity}")
-    return 0
+def _claim(arguments: argparse.Namespace) -> str:
+    identity = asyncio.run(claimed(load_configuration(arguments.config)))
+    return f"the store belongs to this host, whose journals are {identity}"
+
+
+def _copy(arguments: argparse.Namespace) -> str:
+    found = asyncio.run(_copied(arguments))
+    return f"both stores hold {found.records} records, checksum {found.checksum}"
+
+
+async def _copied(arguments: argparse.Namespace) -> Digest:
+    said = 0
+
+    def progress(copied: int, place: str) -> None:
+        nonlocal said
+        if copied - said >= _SAID_EVERY:
+            said = copied
+            print(f"{copied} records copied; to go on from here: --after {place}", file=sys.stderr)
+
+    ends = [load_configuration(file).store for file in (arguments.source, arguments.target)]
+    async with opened_store(ends[0]) as source, opened_store(ends[1]) as target:
+        await copy(source, target, after=arguments.after, progress=progress)
+        return await compare(source, target)
+
+
+def _run(verb: Callable[[argparse.Namespace], str]) -> Callable[[argparse.Namespace], int]:
+    def run(arguments: argparse.Namespace) -> int:
+        """Run one verb; 1 if it can't be done. No relproxy may write the stores meanwhile."""
+        try:
+            print(verb(arguments))
+        except RelproxyError as failure:
+            print(failure.sentence, file=sys.stderr)
+            return 1
+        return 0
+
+    return run

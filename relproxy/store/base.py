@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -81,6 +81,18 @@ class Relations(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A record as it is kept; `owned_since` is when its owner was changed last, or None.
+
+    `place` is where it stands among all, for a walk to go on from.
+    """
+
+    record: ImageRecord
+    owned_since: datetime | None
+    place: str
+
+
 class Store(OwnerLookup, ImageLookup, Relations, Protocol):
     """The shared, durable records."""
 
@@ -131,6 +143,13 @@ class Store(OwnerLookup, ImageLookup, Relations, Protocol):
 
         Raises `StoreUnavailableError`, and `BadRequestError` if no record names `old` or some
         already name `new`.
+        """
+        ...
+
+    def walk(self, after: str | None) -> AsyncIterator[Sequence[Kept]]:
+        """Yield every record behind the place `after`, oldest first, some hundred at a time.
+
+        Raises `StoreUnavailableError`, and `BadRequestError` for a place that isn't one.
         """
         ...
 

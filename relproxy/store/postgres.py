@@ -8,7 +8,7 @@ so a failover is followed.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import asyncpg
@@ -24,7 +24,7 @@ from relproxy.model import (
     InstanceQuery,
     Ownership,
 )
-from relproxy.store.base import RelationPage, RelationQuery
+from relproxy.store.base import Kept, RelationPage, RelationQuery
 from relproxy.store.packing import (
     is_opaque,
     packed_id,
@@ -42,8 +42,14 @@ from relproxy.store.postgres_sql import (
     OWNERS,
     PURGE,
     TABLES,
+    WALK,
     relations,
 )
+
+_WALKED_AT_ONCE = 500
+# To sort a hundred million records takes minutes.
+_WALK_S = 86_400.0
+_BEFORE_ALL = (-(2**31), uuid.UUID(int=0), -(2**31))
 
 
 class PostgresStore:
@@ -89,6 +95,17 @@ class PostgresStore:
             await connection.execute(
                 "UPDATE source SET registry = $2 WHERE registry = $1", old, new
             )
+
+    async def walk(self, after: str | None) -> AsyncIterator[Sequence[Kept]]:
+        """Walk by when they were recorded, in one transaction: all are sorted, once."""
+        place = _place(after) if after is not None else _BEFORE_ALL
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.execute("SET LOCAL statement_timeout = 0")
+            walked = await connection.cursor(WALK, *place, timeout=_WALK_S)
+            while rows := await walked.fetch(_WALKED_AT_ONCE, timeout=_WALK_S):
+                ids = (value for row in rows for value in (row["image_id"], row["instance_id"]))
+                names = await _names(connection, ids)
+                yield [_kept(row, names) for row in rows]
 
     async def purge(self, *, deleted_before: datetime, at_most: int) -> int:
         """Forget by the index of what is deleted."""
@@ -164,10 +181,7 @@ class PostgresStore:
             page = rows[:limit]
             ids = (value for row in page for value in (row["image_id"], row["instance_id"]))
             names = await _names(connection, ids)
-        following = None
-        if len(rows) > limit:
-            last = page[-1]
-            following = f"{last['recorded_at']}.{last['image_id'].hex}.{last['created_at']}"
+        following = _named_place(page[-1]) if len(rows) > limit else None
         return RelationPage(tuple(_record(row, names) for row in page), following)
 
 
@@ -197,6 +211,16 @@ def _record(row: asyncpg.Record, names: Mapping[uuid.UUID, str]) -> ImageRecord:
         unpacked_time(row["recorded_at"]),
         None if deleted is None else unpacked_time(deleted),
     )
+
+
+def _kept(row: asyncpg.Record, names: Mapping[uuid.UUID, str]) -> Kept:
+    since = row["project_since"]
+    owned_since = None if since is None else unpacked_time(since)
+    return Kept(_record(row, names), owned_since, _named_place(row))
+
+
+def _named_place(row: asyncpg.Record) -> str:
+    return f"{row['recorded_at']}.{row['image_id'].hex}.{row['created_at']}"
 
 
 def _place(cursor: str | None) -> tuple[int, uuid.UUID, int]:

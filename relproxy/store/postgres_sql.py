@@ -160,6 +160,17 @@ _NARROWED = {
 }
 
 
+WALK = """
+SELECT r.image_id, r.instance_id, r.created_at, r.recorded_at, r.deleted_at, r.project_since,
+       p.name AS project, s.registry, s.installation, s.grade, s.created_suffix
+FROM any_image_record r
+JOIN source s ON s.id = r.source_id
+JOIN project p ON p.id = r.project_id
+WHERE (r.recorded_at, r.image_id, r.created_at) > ($1::int, $2::uuid, $3::int)
+ORDER BY r.recorded_at, r.image_id, r.created_at
+"""
+
+
 def relations(asked: Mapping[str, object]) -> tuple[str, list[object]]:
     """Return the statement for relations, and its parameters from the fifth on.
 

@@ -12,11 +12,12 @@ import fcntl
 import itertools
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import aiosqlite
 
@@ -33,7 +34,7 @@ from relproxy.model import (
     OwnerChange,
     Ownership,
 )
-from relproxy.store.base import RelationPage, RelationQuery
+from relproxy.store.base import Kept, RelationPage, RelationQuery
 
 _Parameters = tuple[str | int | None, ...] | dict[str, str | int]
 
@@ -104,6 +105,13 @@ _NARROWED = {
 
 _NEWEST = 2**63 - 1
 
+
+_WALK = """
+SELECT sequence, registry, image_id, created_at, project, installation, instance_id, grade,
+       recorded_at, deleted_at, project_since
+FROM image_record WHERE sequence > ? ORDER BY sequence LIMIT ?
+"""
+_WALKED_AT_ONCE = 500
 
 _PURGE = """
 DELETE FROM image_record WHERE sequence IN
@@ -193,6 +201,17 @@ class SqliteStore:
                     f"UPDATE {table} SET {column} = ? WHERE {column} = ?",  # noqa: S608 - constants
                     (new, old),
                 )
+
+    async def walk(self, after: str | None) -> AsyncIterator[Sequence[Kept]]:
+        """Walk by sequence."""
+        place = _sequence(after or "0")
+        while True:
+            async with self._connection(self._reader) as reader:
+                rows = list(await reader.execute_fetchall(_WALK, (place, _WALKED_AT_ONCE)))
+            if not rows:
+                return
+            place = rows[-1][0]
+            yield [_kept(row) for row in rows]
 
     async def purge(self, *, deleted_before: datetime, at_most: int) -> int:
         """Forget by the index of what is deleted."""
@@ -356,7 +375,7 @@ def _microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def _record(row: sqlite3.Row) -> ImageRecord:
+def _record(row: Iterable[Any]) -> ImageRecord:
     _, registry, image_id, created_at, project, installation, instance_id, grade, at, dead = row
     capture = None
     if instance_id is not None:
@@ -364,6 +383,11 @@ def _record(row: sqlite3.Row) -> ImageRecord:
     recorded_at = _EPOCH + at * _MICROSECOND
     deleted_at = None if dead is None else _EPOCH + dead * _MICROSECOND
     return ImageRecord(registry, image_id, created_at, project, capture, recorded_at, deleted_at)
+
+
+def _kept(row: sqlite3.Row) -> Kept:
+    *columns, since = row
+    return Kept(_record(columns), _EPOCH + since * _MICROSECOND if since else None, str(row[0]))
 
 
 def _sequence(cursor: str | None) -> int:

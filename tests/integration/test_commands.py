@@ -157,6 +157,27 @@ def test_migrate_makes_the_schema_and_says_which(
     assert other.run("migrate").stdout == "schema version 1\n"
 
 
+async def test_a_store_is_copied_and_checked(
+    place: Place, tmp_path: Path, postgres: Postgres
+) -> None:
+    store = SqliteStore(place.home / "store.db")
+    await store.open()
+    await store.put([record(f"image-{number}") for number in range(700)])
+    await store.close()
+    dsn = postgres.create_database("copied-by-command")
+    other = Place(tmp_path / "other", store={"driver": "postgres", "dsn": dsn})
+    ends = ("store", "copy", "--from", str(place.file), "--to", str(other.file))
+    assert "run `relproxy migrate` first" in sentence(run(*ends))
+    other.run("migrate")
+    for _ in range(2):
+        assert run(*ends).stdout.startswith("both stores hold 700 records, checksum ")
+    last = run(*ends, "--after", "nonsense")
+    assert (last.returncode, sentence(last)) == (
+        1,
+        "'cursor' is not one that this relproxy gave.",
+    )
+
+
 def test_entries_in_doubt_are_listed_and_settled_by_hand(place: Place) -> None:
     file = place.journal()
     made, nameless, gone = (in_doubt(file, image_id) for image_id in ("a", None, "c"))
