@@ -53,6 +53,11 @@ def warnings(configuration: Configuration) -> Iterator[str]:
             "trusted_sources.networks is empty: instance metadata headers count for nothing, only "
             "claims in request bodies are recorded."
         )
+    if configuration.journal.abandon_after_s <= configuration.timeouts.read_s:
+        yield (
+            "journal.abandon_after_s is not over timeouts.read_s: a create may be given up while "
+            "the registry is still at work on it, and its image then has no record."
+        )
 
 
 def _checked(text: str, name: str) -> Configuration:

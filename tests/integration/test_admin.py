@@ -62,6 +62,28 @@ async def test_readyz_is_red_without_any_registry_and_shows_a_store_that_is_away
     assert (answer.status, answer.json()["store"]["ready"]) == (200, False)
 
 
+@pytest.mark.parametrize(
+    ("part", "what"),
+    [
+        ("relay", "relproxy.store.relay.Relay.run"),
+        ("settlement", "relproxy.settlement.Settlement.run"),
+        ("adoption", "relproxy.store.adoption.Adoption.run"),
+    ],
+)
+async def test_readyz_is_red_when_what_works_in_the_background_has_ended(
+    serve: Serve, trusting: StandIn, monkeypatch: pytest.MonkeyPatch, part: str, what: str
+) -> None:
+    async def dies(_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(what, dies)
+    client = await serve(registries=[registry(trusting.url, "registry")])
+    answer = await client.get("/readyz", url=client.admin_url)
+    assert answer.status == 503
+    background = answer.json()["background"]
+    assert [name for name, state in background.items() if not state["ready"]] == [part]
+
+
 async def test_requests_are_counted_by_route_treatment_and_status(second_wall: Client) -> None:
     await second_wall.get("/v2/images", project="alice")
     await second_wall.get("/v2/images/x", project="alice")

@@ -474,6 +474,13 @@ def test_a_page_that_is_over_its_own_maximum_is_a_problem(file: Path, settings: 
             [],
             id="both are",
         ),
+        pytest.param(
+            "identity: {trusted_networks: [192.0.2.0/24]}\n"
+            "trusted_sources: {networks: [198.51.100.0/24]}\n"
+            "journal: {abandon_after_s: 300}\n",
+            ["journal.abandon_after_s"],
+            id="a create is given up while it may be under way",
+        ),
     ],
 )
 def test_what_is_allowed_and_probably_not_meant_is_a_warning(
