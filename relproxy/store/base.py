@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from relproxy.errors import BadRequestError
 from relproxy.model import (
     Change,
     CreatedImage,
@@ -17,6 +18,7 @@ from relproxy.model import (
     Intent,
     Ownership,
 )
+from relproxy.store.place import Place
 
 
 class OwnerLookup(Protocol):
@@ -93,7 +95,7 @@ class Kept:
     place: str
 
 
-class Store(OwnerLookup, ImageLookup, Relations, Protocol):
+class Store(OwnerLookup, ImageLookup, Protocol):
     """The shared, durable records."""
 
     async def open(self) -> None:
@@ -146,6 +148,19 @@ class Store(OwnerLookup, ImageLookup, Relations, Protocol):
         """
         ...
 
+    async def records(
+        self, query: RelationQuery, *, limit: int, before: Place | None
+    ) -> Sequence[ImageRecord]:
+        """Return at most `limit` records that stand before a place (None: all do), newest first.
+
+        Raises `StoreUnavailableError`, and `BadRequestError` for a place that can't be one.
+        """
+        ...
+
+    def place(self, record: ImageRecord) -> Place:
+        """Return where a record stands, or would stand, in the order of `records`."""
+        ...
+
     def walk(self, after: str | None) -> AsyncIterator[Sequence[Kept]]:
         """Yield every record behind the place `after`, oldest first, some hundred at a time.
 
@@ -159,6 +174,14 @@ class Store(OwnerLookup, ImageLookup, Relations, Protocol):
         `at_most` bounds one call. Raises `StoreUnavailableError`.
         """
         ...
+
+
+def check_renaming(old: str, new: str, names: Collection[str]) -> None:
+    """Raise `BadRequestError` unless records name the registry `old` and none `new`."""
+    if old not in names:
+        raise BadRequestError(f"No record names a registry '{old}'.")
+    if new in names:
+        raise BadRequestError(f"Records name a registry '{new}' already.")
 
 
 class Delivery(enum.Enum):

@@ -35,14 +35,10 @@ class HostJournals:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
 
-    async def pending_of_images(self, registry: str, image_ids: Collection[str]) -> list[Row]:
-        """Return the completed entries of some images, oldest first."""
-        condition = "image_id IN (SELECT value FROM json_each(?)) AND registry = ?"
-        return await self._pending(condition, (json.dumps(list(image_ids)), registry))
-
-    async def pending_of_image(self, image_id: str) -> list[Row]:
-        """Return the completed entries of an image id in every registry, oldest first."""
-        return await self._pending("image_id = ?", (image_id,))
+    async def pending_of_images(self, image_ids: Collection[str]) -> list[Row]:
+        """Return the completed entries of some images in every registry, oldest first."""
+        condition = "image_id IN (SELECT value FROM json_each(?))"
+        return await self._pending(condition, (json.dumps(list(image_ids)),))
 
     async def pending_of_instance(self, instance_id: str) -> list[Row]:
         """Return the completed entries that name an instance, oldest first."""

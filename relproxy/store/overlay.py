@@ -18,9 +18,13 @@ from relproxy.model import (
     OwnerChange,
     Ownership,
 )
-from relproxy.store.base import RelationPage, RelationQuery, Store
+from relproxy.store.base import EntryKind, RelationPage, RelationQuery, Store
 from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal_file import Row
+from relproxy.store.place import as_cursor, from_cursor
+
+# Images that were made under one id, one after the other or in several registries.
+_OF_ONE_ID = 1000
 
 
 class Overlay:
@@ -32,16 +36,23 @@ class Overlay:
 
     async def owners(self, registry: str, image_ids: Collection[str]) -> Mapping[str, Ownership]:
         """Look in the journals, then in the store."""
-        changes = _changes(await self._journals.pending_of_images(registry, image_ids))
+        changes = await self._pending_of(registry, image_ids)
         owners = await self._store.owners(registry, image_ids)
         return with_changes(owners, changes) if changes else owners
 
     async def images_of_instance(self, registry: str, query: InstanceQuery) -> Sequence[ImageKey]:
         """Look in the journals, then in the store; newest first."""
-        changes = _changes(await self._journals.pending_of_instance(query.instance_id))
-        pending = [r for r in _records(changes) if r.registry == registry and _is_asked(r, query)]
+        rows = await self._journals.pending_of_instance(query.instance_id)
+        gained = await self._gained(query.project)
         found = await self._store.images_of_instance(registry, query)
-        keys = dict.fromkeys(ImageKey(r.image_id, r.created_at) for r in reversed(pending))
+        if any(row.registry == registry for row in gained):
+            # Whoever they belonged to.
+            ids = {row.image_id for row in gained} | {key.id for key in found}
+            of_all = await self._store.images_of_instance(registry, replace(query, project=None))
+            found = [key for key in of_all if key.id in ids]
+        # Of any project: a change may have followed, and what isn't the asked one's goes below.
+        records = [r for r in _records(rows) if r.registry == registry and _is_of(r, query)]
+        keys = dict.fromkeys(ImageKey(r.image_id, r.created_at) for r in reversed(records))
         keys |= dict.fromkeys(found)
         gone = await self._gone(registry, keys, query.project)
         return [key for key in keys if key not in gone]
@@ -54,9 +65,9 @@ class Overlay:
         found = await self._store.images_of_project(registry, project, at_most=at_most)
         if found is None:
             return None
-        pending = (c for c in _changes(rows) if c.registry == registry)
-        ids = list(dict.fromkeys([*found, *(c.image_id for c in pending)]))
-        changes = _changes(await self._journals.pending_of_images(registry, ids)) if ids else []
+        pending = (row.change.image_id for row in rows if row.registry == registry)
+        ids = list(dict.fromkeys([*found, *pending]))
+        changes = await self._pending_of(registry, ids)
         if changes:
             owners = with_changes(await self._store.owners(registry, ids), changes)
             changed = {change.image_id for change in changes}
@@ -66,35 +77,71 @@ class Overlay:
     async def relations(
         self, query: RelationQuery, *, limit: int, cursor: str | None
     ) -> RelationPage:
-        """Look in the journals, for the first page only, then in the store."""
-        rows = await self._pending(query) if cursor is None else []
-        page = await self._store.relations(query, limit=limit, cursor=cursor)
-        known = {(r.registry, r.image_id, r.created_at) for r in page.records}
-        pending = [
-            record
-            for record in _records(_changes(rows))
-            if _matches(record, query)
-            and (record.registry, record.image_id, record.created_at) not in known
-        ]
-        # Not cut to the limit: the cursor is the store's, and nothing may be skipped by it.
-        return replace(page, records=(*reversed(pending), *page.records)) if pending else page
+        """Look in the journals, then in the store; each record stands on one page.
 
-    async def _pending(self, query: RelationQuery) -> list[Row]:
+        A page may hold fewer than `limit` before the last: those that a pending change of the
+        owner has taken out of the question.
+        """
+        before = None if cursor is None else from_cursor(cursor)
+        pending = await self._pending_records(query)
+        found = await self._store.records(query, limit=limit + 1, before=before)
+        place = self._store.place
+        page = {place(record): record for record in found[:limit]}
+        # What is further back than the store's page is for a later one.
+        end = min(page) if len(found) > limit else None
+        for record in pending:
+            at = place(record)
+            if (before is None or at < before) and (end is None or at >= end):
+                page.setdefault(at, record)
+        places = sorted(page, reverse=True)
+        is_last = end is None and len(places) <= limit
+        shown = await self._changed([page[at] for at in places[:limit]])
+        return RelationPage(
+            tuple(record for record in shown if _matches(record, query)),
+            None if is_last else as_cursor(places[limit - 1]),
+        )
+
+    async def _pending_records(self, query: RelationQuery) -> list[ImageRecord]:
+        """Return records that the store may lack, or have under another project."""
         if query.image_id is not None:
-            return await self._journals.pending_of_image(query.image_id)
-        if query.instance_id is not None:
-            return await self._journals.pending_of_instance(query.instance_id)
-        if query.project is not None:
-            return await self._journals.pending_of_project(query.project)
-        return []
+            rows = await self._journals.pending_of_images([query.image_id])
+        elif query.instance_id is not None:
+            rows = await self._journals.pending_of_instance(query.instance_id)
+        elif query.project is not None:
+            rows = await self._journals.pending_of_project(query.project)
+        else:
+            return []
+        records = _records(rows)
+        gained = await self._gained(query.project)
+        if gained:
+            ids = {row.change.image_id for row in gained}
+            records += _records(await self._journals.pending_of_images(ids))
+            for image_id in ids:
+                asked = RelationQuery(image_id=image_id)
+                records += await self._store.records(asked, limit=_OF_ONE_ID, before=None)
+        return [r for r in records if _matches(r, replace(query, project=None))]
+
+    async def _changed(self, records: Sequence[ImageRecord]) -> list[ImageRecord]:
+        """Return records as they are once the store has taken what is pending."""
+        changes: dict[str, list[Change]] = {}
+        if records:
+            for row in await self._journals.pending_of_images({r.image_id for r in records}):
+                changes.setdefault(row.change.image_id, []).append(row.change)
+        return [_after(record, changes.get(record.image_id, ())) for record in records]
+
+    async def _gained(self, project: str | None) -> list[Row]:
+        """Return the pending changes that make a project the owner."""
+        if project is None:
+            return []
+        rows = await self._journals.pending_of_project(project)
+        return [row for row in rows if row.kind is EntryKind.OWNER]
 
     async def _gone(
         self, registry: str, keys: Iterable[ImageKey], project: str | None
     ) -> set[ImageKey]:
-        """Return those that a pending change has taken away: deleted, or another project's."""
+        """Return those that, with what is pending, are deleted or another project's."""
         ids = {key.id for key in keys}
-        changes = _changes(await self._journals.pending_of_images(registry, ids)) if ids else []
-        changes = [change for change in changes if not isinstance(change, ImageRecord)]
+        changes = await self._pending_of(registry, ids)
         if not changes:
             return set()
         owners = with_changes(await self._store.owners(registry, ids), changes)
@@ -105,6 +152,10 @@ class Overlay:
             if key.id in changed
             and (key.id not in owners or project not in (None, _owner(owners, key.id)))
         }
+
+    async def _pending_of(self, registry: str, image_ids: Collection[str]) -> list[Change]:
+        rows = await self._journals.pending_of_images(image_ids) if image_ids else []
+        return [row.change for row in rows if row.registry == registry]
 
 
 def with_changes(
@@ -126,12 +177,23 @@ def with_changes(
     return after
 
 
-def _changes(rows: Iterable[Row]) -> list[Change]:
-    return [row.change for row in rows]
+def _after(record: ImageRecord, changes: Iterable[Change]) -> ImageRecord:
+    """Return a record as it is once the store has taken `changes`, oldest first."""
+    for change in changes:
+        if change.registry != record.registry:
+            continue
+        match change:
+            case Burial():
+                if record.deleted_at is None and record.recorded_at <= change.at:
+                    record = replace(record, deleted_at=change.at)
+            case OwnerChange():
+                if record.created_at == change.created_at:
+                    record = replace(record, project=change.project)
+    return record
 
 
-def _records(changes: Iterable[Change]) -> list[ImageRecord]:
-    return [change for change in changes if isinstance(change, ImageRecord)]
+def _records(rows: Iterable[Row]) -> list[ImageRecord]:
+    return [change for row in rows if isinstance(change := row.change, ImageRecord)]
 
 
 def _owner(owners: Mapping[str, Ownership], image_id: str) -> str | None:
@@ -139,13 +201,12 @@ def _owner(owners: Mapping[str, Ownership], image_id: str) -> str | None:
     return held.project if held else None
 
 
-def _is_asked(record: ImageRecord, query: InstanceQuery) -> bool:
+def _is_of(record: ImageRecord, query: InstanceQuery) -> bool:
     instance = record.capture.instance if record.capture else None
     return (
         instance is not None
         and instance.id == query.instance_id
         and query.installation in (None, instance.installation)
-        and query.project in (None, record.project)
     )
 
 

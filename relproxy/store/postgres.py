@@ -1,8 +1,7 @@
 """The store at scale: PostgreSQL, by asyncpg, for any number of relproxies (docs/decisions/0011).
 
-A connection whose request was cancelled or failed is closed, never handed on: the next project
-would read the previous one's answer. Several hosts may be named; the one that takes writes is used,
-so a failover is followed.
+Records are packed (`packing.py`), written by `postgres_changes.py` and read here, over the
+connections of `postgres_pool.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from datetime import datetime
 
 import asyncpg
 
-from relproxy.errors import BadRequestError
 from relproxy.model import (
     Capture,
     Change,
@@ -24,14 +22,16 @@ from relproxy.model import (
     InstanceQuery,
     Ownership,
 )
-from relproxy.store.base import Kept, RelationPage, RelationQuery
+from relproxy.store.base import Kept, RelationQuery, check_renaming
 from relproxy.store.packing import (
     is_opaque,
+    packed_created_at,
     packed_id,
     packed_time,
     unpacked_created_at,
     unpacked_time,
 )
+from relproxy.store.place import Place, as_cursor, from_cursor, not_a_cursor
 from relproxy.store.postgres_changes import PackedChanges
 from relproxy.store.postgres_pool import PostgresPool, PostgresSettings
 from relproxy.store.postgres_sql import (
@@ -43,13 +43,14 @@ from relproxy.store.postgres_sql import (
     PURGE,
     TABLES,
     WALK,
-    relations,
+    records,
 )
 
 _WALKED_AT_ONCE = 500
 # To sort a hundred million records takes minutes.
 _WALK_S = 86_400.0
-_BEFORE_ALL = (-(2**31), uuid.UUID(int=0), -(2**31))
+_BEFORE_ALL = (-(2**31), uuid.UUID(int=0), -(2**31), "")
+_BEHIND_ALL = (2**31 - 1, uuid.UUID(int=2**128 - 1), 2**31 - 1, "")
 
 
 class PostgresStore:
@@ -76,6 +77,9 @@ class PostgresStore:
 
     # -- writing
 
+    async def claim(self, host: str, *, by_force: bool = False) -> None:
+        """Do nothing: any number of hosts may write."""
+
     async def put(self, changes: Sequence[Change]) -> str | None:
         """Write changes in one transaction; its server's system identifier and timeline."""
         async with self._pool.connection() as connection:
@@ -86,26 +90,11 @@ class PostgresStore:
 
     async def rename_registry(self, old: str, new: str) -> None:
         """Rename in the few rows that hold its name."""
-        names = await self.registries()
-        if old not in names:
-            raise BadRequestError(f"No record names a registry '{old}'.")
-        if new in names:
-            raise BadRequestError(f"Records name a registry '{new}' already.")
+        check_renaming(old, new, await self.registries())
         async with self._pool.connection() as connection:
             await connection.execute(
                 "UPDATE source SET registry = $2 WHERE registry = $1", old, new
             )
-
-    async def walk(self, after: str | None) -> AsyncIterator[Sequence[Kept]]:
-        """Walk by when they were recorded, in one transaction: all are sorted, once."""
-        place = _place(after) if after is not None else _BEFORE_ALL
-        async with self._pool.connection() as connection, connection.transaction():
-            await connection.execute("SET LOCAL statement_timeout = 0")
-            walked = await connection.cursor(WALK, *place, timeout=_WALK_S)
-            while rows := await walked.fetch(_WALKED_AT_ONCE, timeout=_WALK_S):
-                ids = (value for row in rows for value in (row["image_id"], row["instance_id"]))
-                names = await _names(connection, ids)
-                yield [_kept(row, names) for row in rows]
 
     async def purge(self, *, deleted_before: datetime, at_most: int) -> int:
         """Forget by the index of what is deleted."""
@@ -119,9 +108,6 @@ class PostgresStore:
         return forgotten
 
     # -- reading
-
-    async def claim(self, host: str, *, by_force: bool = False) -> None:
-        """Do nothing: any number of hosts may write."""
 
     async def registries(self) -> frozenset[str]:
         """Read the names that were ever put."""
@@ -164,11 +150,11 @@ class PostgresStore:
             names = await _names(connection, (row[0] for row in rows))
         return list(dict.fromkeys(names[row[0]] for row in rows))
 
-    async def relations(
-        self, query: RelationQuery, *, limit: int, cursor: str | None
-    ) -> RelationPage:
-        """Walk the records backwards by when they were recorded; the cursor is a place in that."""
-        statement, parameters = relations(
+    async def records(
+        self, query: RelationQuery, *, limit: int, before: Place | None
+    ) -> Sequence[ImageRecord]:
+        """Walk the records backwards by when they were recorded."""
+        statement, parameters = records(
             {
                 "instance": query.instance_id and packed_id(query.instance_id)[0],
                 "image": query.image_id and packed_id(query.image_id)[0],
@@ -176,13 +162,30 @@ class PostgresStore:
                 "project": query.project,
             }
         )
+        start = _BEHIND_ALL if before is None else _values(before)
         async with self._pool.connection() as connection:
-            rows = await connection.fetch(statement, *_place(cursor), limit + 1, *parameters)
-            page = rows[:limit]
-            ids = (value for row in page for value in (row["image_id"], row["instance_id"]))
+            rows = await connection.fetch(statement, *start, limit, *parameters)
+            ids = (value for row in rows for value in (row["image_id"], row["instance_id"]))
             names = await _names(connection, ids)
-        following = _named_place(page[-1]) if len(rows) > limit else None
-        return RelationPage(tuple(_record(row, names) for row in page), following)
+        return [_record(row, names) for row in rows]
+
+    async def walk(self, after: str | None) -> AsyncIterator[Sequence[Kept]]:
+        """Walk by when they were recorded, in one transaction: all are sorted, once."""
+        place = _values(from_cursor(after)) if after is not None else _BEFORE_ALL
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.execute("SET LOCAL statement_timeout = 0")
+            walked = await connection.cursor(WALK, *place, timeout=_WALK_S)
+            while rows := await walked.fetch(_WALKED_AT_ONCE, timeout=_WALK_S):
+                ids = (value for row in rows for value in (row["image_id"], row["instance_id"]))
+                names = await _names(connection, ids)
+                yield [_kept(row, names) for row in rows]
+
+    def place(self, record: ImageRecord) -> Place:
+        """Tell by seconds and by packed ids."""
+        image_id, _ = packed_id(record.image_id)
+        created, _ = packed_created_at(record.created_at)
+        at = packed_time(record.recorded_at)
+        return at, image_id, _ordered(created), record.registry
 
 
 async def _names(
@@ -216,22 +219,23 @@ def _record(row: asyncpg.Record, names: Mapping[uuid.UUID, str]) -> ImageRecord:
 def _kept(row: asyncpg.Record, names: Mapping[uuid.UUID, str]) -> Kept:
     since = row["project_since"]
     owned_since = None if since is None else unpacked_time(since)
-    return Kept(_record(row, names), owned_since, _named_place(row))
+    created, registry = _ordered(row["created_at"]), row["registry"]
+    place = row["recorded_at"], str(row["image_id"]), created, registry
+    return Kept(_record(row, names), owned_since, as_cursor(place))
 
 
-def _named_place(row: asyncpg.Record) -> str:
-    return f"{row['recorded_at']}.{row['image_id'].hex}.{row['created_at']}"
+def _ordered(seconds: int) -> str:
+    """Return a text for an integer of four bytes; texts are ordered as the integers are."""
+    return f"{seconds + 2**31:010d}"
 
 
-def _place(cursor: str | None) -> tuple[int, uuid.UUID, int]:
-    """Return the place that a cursor names: when it was recorded, and the rest of its order."""
-    if cursor is None:
-        return 2**31 - 1, uuid.UUID(int=2**128 - 1), 2**31 - 1
+def _values(place: Place) -> tuple[int, uuid.UUID, int, str]:
+    """Return the columns that a place stands for; raises `BadRequestError`."""
+    recorded, image_id, created, registry = place
     try:
-        recorded, image_id, created = cursor.split(".")
-        place = int(recorded), uuid.UUID(image_id), int(created)
+        values = recorded, uuid.UUID(image_id), int(created) - 2**31, registry
     except ValueError:
-        raise BadRequestError("'cursor' is not one that this relproxy gave.") from None
-    if not (cursor.isascii() and all(abs(n) < 2**31 for n in (place[0], place[2]))):
-        raise BadRequestError("'cursor' is not one that this relproxy gave.")
-    return place
+        raise not_a_cursor() from None
+    if not all(-(2**31) <= number < 2**31 for number in (values[0], values[2])):
+        raise not_a_cursor()
+    return values

@@ -16,7 +16,8 @@ from pathlib import Path
 import asyncpg
 
 from relproxy.errors import StoreRefusedError, StoreUnavailableError
-from relproxy.store.postgres_sql import IDENTITY, VERSION, schema_versions
+from relproxy.store.postgres_sql import IDENTITY, VERSION
+from relproxy.store.schema_versions import schema_versions
 
 _CLOSE_S = 1.0
 # Wrong password, no such database or role, no right to connect: SQLSTATE classes 28, 3D, 42501.
@@ -37,6 +38,12 @@ class PostgresSettings:
     connections: int = 8
     connect_s: float = 5
     statement_s: float = 10
+
+    def password(self) -> str | None:
+        """Read the password's file, if there is one: it may have been changed. Raises `OSError`."""
+        if self.password_file is None:
+            return None
+        return self.password_file.read_text(encoding="utf-8").rstrip("\n")
 
 
 class PostgresPool:
@@ -76,12 +83,9 @@ class PostgresPool:
 
     async def _connected(self) -> asyncpg.Pool:
         settings = self._settings
-        password = None
-        if settings.password_file is not None:
-            password = settings.password_file.read_text(encoding="utf-8").rstrip("\n")
         pool = asyncpg.create_pool(
             settings.dsn,
-            password=password,
+            password=settings.password(),
             min_size=1,
             max_size=settings.connections,
             timeout=settings.connect_s,
@@ -127,7 +131,7 @@ class PostgresPool:
 async def check_version(connection: asyncpg.Connection) -> None:
     """Raise `StoreRefusedError` if the schema is older or newer than the one that is known."""
     present = await present_version(connection)
-    known = len(schema_versions())
+    known = len(schema_versions("postgres"))
     if present > known:
         raise StoreRefusedError(
             f"The store's schema is version {present}, and this relproxy knows {known}: it was "
@@ -154,10 +158,9 @@ async def migrate(settings: PostgresSettings) -> tuple[int, int]:
     Raises `StoreUnavailableError`, and `StoreRefusedError` for a newer schema.
     """
     with _translated():
-        password = settings.password_file and settings.password_file.read_text().rstrip("\n")
         connection = await asyncpg.connect(
             settings.dsn,
-            password=password,
+            password=settings.password(),
             timeout=settings.connect_s,
             target_session_attrs="read-write",
         )
@@ -166,7 +169,7 @@ async def migrate(settings: PostgresSettings) -> tuple[int, int]:
                 # One at a time, whoever else migrates; given up with the transaction.
                 await connection.execute("SELECT pg_advisory_xact_lock(7264500321)")
                 before = await present_version(connection)
-                versions = schema_versions()
+                versions = schema_versions("postgres")
                 if before > len(versions):
                     await check_version(connection)
                 for number, script in enumerate(versions[before:], start=before + 1):

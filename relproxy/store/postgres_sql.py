@@ -1,9 +1,8 @@
-"""The statements of the PostgreSQL store, and its schema versions."""
+"""The statements of the PostgreSQL store."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 
 TABLES = ("image_record", "image_record_again")
 
@@ -141,15 +140,22 @@ WHERE {_OF_PROJECT.format(name="$2")}
 LIMIT $3
 """  # noqa: S608 - constants
 
-_RELATIONS = """
-SELECT r.image_id, r.instance_id, r.created_at, r.recorded_at, r.deleted_at, p.name AS project,
-       s.registry, s.installation, s.grade, s.created_suffix
+# Text is compared by its bytes, as Python and SQLite do, whatever the database's own order is.
+_PLACE = 'r.recorded_at, r.image_id, r.created_at, s.registry COLLATE "C"'
+
+_ALL = """
+SELECT r.image_id, r.instance_id, r.created_at, r.recorded_at, r.deleted_at, r.project_since,
+       p.name AS project, s.registry, s.installation, s.grade, s.created_suffix
 FROM any_image_record r
 JOIN source s ON s.id = r.source_id
 JOIN project p ON p.id = r.project_id
-WHERE (r.recorded_at, r.image_id, r.created_at) < ($1::int, $2::uuid, $3::int) {narrowed}
-ORDER BY r.recorded_at DESC, r.image_id DESC, r.created_at DESC
-LIMIT $4
+"""
+
+_RECORDS = f"""
+{_ALL}
+WHERE ({_PLACE}) < ($1::int, $2::uuid, $3::int, $4::text) {{narrowed}}
+ORDER BY {_PLACE.replace(",", " DESC,")} DESC
+LIMIT $5
 """
 
 _NARROWED = {
@@ -159,37 +165,21 @@ _NARROWED = {
     "project": _OF_PROJECT,
 }
 
-
-WALK = """
-SELECT r.image_id, r.instance_id, r.created_at, r.recorded_at, r.deleted_at, r.project_since,
-       p.name AS project, s.registry, s.installation, s.grade, s.created_suffix
-FROM any_image_record r
-JOIN source s ON s.id = r.source_id
-JOIN project p ON p.id = r.project_id
-WHERE (r.recorded_at, r.image_id, r.created_at) > ($1::int, $2::uuid, $3::int)
-ORDER BY r.recorded_at, r.image_id, r.created_at
+WALK = f"""
+{_ALL}
+WHERE ({_PLACE}) > ($1::int, $2::uuid, $3::int, $4::text)
+ORDER BY {_PLACE}
 """
 
 
-def relations(asked: Mapping[str, object]) -> tuple[str, list[object]]:
-    """Return the statement for relations, and its parameters from the fifth on.
+def records(asked: Mapping[str, object]) -> tuple[str, list[object]]:
+    """Return the statement for a page of records, and its parameters from the sixth on.
 
     `asked` gives a value for an instance, image, installation or project; None is any.
     """
     given = [(name, value) for name, value in asked.items() if value is not None]
-    clauses = " AND ".join(
-        [
-            "",
-            *(_NARROWED[name].format(name=f"${place}") for place, (name, _) in enumerate(given, 5)),
-        ]
+    narrowed = "".join(
+        f" AND {_NARROWED[name].format(name=f'${place}')}"
+        for place, (name, _) in enumerate(given, start=6)
     )
-    return _RELATIONS.format(narrowed=clauses), [value for _, value in given]
-
-
-def schema_versions() -> list[str]:
-    """Return the schema scripts, in the order of their numbers."""
-    room = resources.files("relproxy.store") / "schema"
-    files = sorted(
-        (f for f in room.iterdir() if f.name.startswith("postgres-")), key=lambda f: f.name
-    )
-    return [file.read_text(encoding="utf-8") for file in files]
+    return _RECORDS.format(narrowed=narrowed), [value for _, value in given]

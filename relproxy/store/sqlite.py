@@ -14,8 +14,8 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,20 @@ from relproxy.model import (
     OwnerChange,
     Ownership,
 )
-from relproxy.store.base import Kept, RelationPage, RelationQuery
+from relproxy.store.base import Kept, RelationQuery, check_renaming
+from relproxy.store.place import Place
+from relproxy.store.schema_versions import schema_versions
+from relproxy.store.sqlite_sql import (
+    BURY,
+    CHANGE_OWNER,
+    IMAGES_OF_INSTANCE,
+    IMAGES_OF_PROJECT,
+    OWNERS,
+    PURGE,
+    PUT,
+    WALK,
+    records,
+)
 
 _Parameters = tuple[str | int | None, ...] | dict[str, str | int]
 
@@ -42,83 +55,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _BUSY_TIMEOUT_S = 5.0
 
-# The project of a record never changes, and a claim never replaces what a trusted source said.
-_PUT = """
-INSERT INTO image_record
-    (registry, image_id, created_at, project, installation, instance_id, grade, recorded_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (registry, image_id, created_at) DO UPDATE SET
-    installation = excluded.installation,
-    instance_id = excluded.instance_id,
-    grade = excluded.grade
-WHERE image_record.project = excluded.project
-  AND excluded.grade IS NOT NULL
-  AND (image_record.grade IS NULL
-       OR (image_record.grade = 'claimed' AND excluded.grade = 'vouched'))
-"""
-
-_OWNERS = """
-SELECT image_id, project, created_at FROM image_record
-WHERE registry = ? AND image_id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL
-ORDER BY sequence
-"""
-
-_IMAGES_OF_INSTANCE = """
-SELECT image_id, created_at FROM image_record
-WHERE registry = :registry AND instance_id = :instance_id AND deleted_at IS NULL
-  AND (:installation IS NULL OR installation = :installation)
-  AND (:project IS NULL OR project = :project)
-ORDER BY sequence DESC
-"""
-
-_IMAGES_OF_PROJECT = """
-SELECT DISTINCT image_id FROM image_record
-WHERE project = ? AND registry = ? AND deleted_at IS NULL LIMIT ?
-"""
-
-_BURY = """
-UPDATE image_record SET deleted_at = :at
-WHERE registry = :registry AND image_id = :image_id AND recorded_at <= :at AND deleted_at IS NULL
-"""
-
-_CHANGE_OWNER = """
-UPDATE image_record SET project = :project, project_since = :at
-WHERE registry = :registry AND image_id = :image_id AND created_at = :created_at
-  AND project_since < :at
-"""
-
-_RELATIONS = """
-SELECT sequence, registry, image_id, created_at, project, installation, instance_id, grade,
-       recorded_at, deleted_at
-FROM image_record
-WHERE sequence < :before {narrowed}
-ORDER BY sequence DESC LIMIT :limit
-"""
-
-# Only the conditions that were asked for: "OR :x IS NULL" would keep SQLite from any index.
-_NARROWED = {
-    "instance_id": "AND instance_id = :instance_id",
-    "installation": "AND installation = :installation",
-    "image_id": "AND image_id = :image_id",
-    "project": "AND project = :project",
-}
-
-_NEWEST = 2**63 - 1
-
-
-_WALK = """
-SELECT sequence, registry, image_id, created_at, project, installation, instance_id, grade,
-       recorded_at, deleted_at, project_since
-FROM image_record WHERE sequence > ? ORDER BY sequence LIMIT ?
-"""
 _WALKED_AT_ONCE = 500
-
-_PURGE = """
-DELETE FROM image_record WHERE sequence IN
-    (SELECT sequence FROM image_record WHERE deleted_at < ? LIMIT ?)
-"""
-
-_STATEMENTS: dict[type, str] = {ImageRecord: _PUT, Burial: _BURY, OwnerChange: _CHANGE_OWNER}
+# The parameters of `records` that say a place, in its order.
+_PLACE = ("recorded_at", "image_id_before", "created_at", "registry")
+_STATEMENTS: dict[type, str] = {ImageRecord: PUT, Burial: BURY, OwnerChange: CHANGE_OWNER}
 
 
 class SqliteStore:
@@ -190,11 +130,7 @@ class SqliteStore:
 
     async def rename_registry(self, old: str, new: str) -> None:
         """Rename in one transaction."""
-        names = await self.registries()
-        if old not in names:
-            raise BadRequestError(f"No record names a registry '{old}'.")
-        if new in names:
-            raise BadRequestError(f"Records name a registry '{new}' already.")
+        check_renaming(old, new, await self.registries())
         async with self._transaction() as writer:
             for table, column in (("registry", "name"), ("image_record", "registry")):
                 await writer.execute(
@@ -207,16 +143,16 @@ class SqliteStore:
         place = _sequence(after or "0")
         while True:
             async with self._connection(self._reader) as reader:
-                rows = list(await reader.execute_fetchall(_WALK, (place, _WALKED_AT_ONCE)))
+                rows = list(await reader.execute_fetchall(WALK, (place, _WALKED_AT_ONCE)))
             if not rows:
                 return
-            place = rows[-1][0]
+            place = rows[-1][-1]
             yield [_kept(row) for row in rows]
 
     async def purge(self, *, deleted_before: datetime, at_most: int) -> int:
         """Forget by the index of what is deleted."""
         async with self._writing, self._connection(self._writer) as writer:
-            cursor = await writer.execute(_PURGE, (_microseconds(deleted_before), at_most))
+            cursor = await writer.execute(PURGE, (_microseconds(deleted_before), at_most))
             return cursor.rowcount
 
     async def check(self) -> None:
@@ -227,7 +163,7 @@ class SqliteStore:
     async def owners(self, registry: str, image_ids: Collection[str]) -> Mapping[str, Ownership]:
         """Look a whole page up in one statement."""
         async with self._connection(self._reader) as reader:
-            rows = await reader.execute_fetchall(_OWNERS, (registry, json.dumps(list(image_ids))))
+            rows = await reader.execute_fetchall(OWNERS, (registry, json.dumps(list(image_ids))))
         return {image_id: Ownership(project, created) for image_id, project, created in rows}
 
     async def images_of_instance(self, registry: str, query: InstanceQuery) -> Sequence[ImageKey]:
@@ -239,7 +175,7 @@ class SqliteStore:
             "project": query.project,
         }
         async with self._connection(self._reader) as reader:
-            rows = await reader.execute_fetchall(_IMAGES_OF_INSTANCE, parameters)
+            rows = await reader.execute_fetchall(IMAGES_OF_INSTANCE, parameters)
         return [ImageKey(image_id, created_at) for image_id, created_at in rows]
 
     async def images_of_project(
@@ -248,22 +184,26 @@ class SqliteStore:
         """Look a project's images up, one more than asked for to see whether there are more."""
         async with self._connection(self._reader) as reader:
             rows = await reader.execute_fetchall(
-                _IMAGES_OF_PROJECT, (project, registry, at_most + 1)
+                IMAGES_OF_PROJECT, (project, registry, at_most + 1)
             )
         ids = [row[0] for row in rows]
         return None if len(ids) > at_most else ids
 
-    async def relations(
-        self, query: RelationQuery, *, limit: int, cursor: str | None
-    ) -> RelationPage:
-        """Walk the records backwards by their sequence, which is the cursor."""
-        asked = {n: value for n in _NARROWED if (value := getattr(query, n)) is not None}
-        statement = _RELATIONS.format(narrowed=" ".join(_NARROWED[name] for name in asked))
-        parameters = {"before": _sequence(cursor), "limit": limit + 1, **asked}
+    async def records(
+        self, query: RelationQuery, *, limit: int, before: Place | None
+    ) -> Sequence[ImageRecord]:
+        """Walk the records backwards by when they were recorded."""
+        asked = {name: value for name, value in asdict(query).items() if value is not None}
+        statement = records(asked, is_first=before is None)
+        behind = dict(zip(_PLACE, before, strict=True)) if before is not None else {}
         async with self._connection(self._reader) as reader:
-            rows = list(await reader.execute_fetchall(statement, parameters))
-        following = str(rows[limit - 1][0]) if len(rows) > limit else None
-        return RelationPage(tuple(_record(row) for row in rows[:limit]), following)
+            rows = await reader.execute_fetchall(statement, {**asked, **behind, "limit": limit})
+        return [_record(row) for row in rows]
+
+    def place(self, record: ImageRecord) -> Place:
+        """Tell by microseconds."""
+        at = _microseconds(record.recorded_at)
+        return at, record.image_id, record.created_at, record.registry
 
     async def _connected(self) -> aiosqlite.Connection:
         connection = await aiosqlite.connect(
@@ -320,7 +260,7 @@ def _prepare(path: Path) -> None:
 def _migrate(connection: sqlite3.Connection) -> None:
     """Apply every schema file that is newer than the database, each in one transaction."""
     present: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    versions = _schema_versions()
+    versions = schema_versions("sqlite")
     if present > len(versions):
         raise StoreRefusedError(
             f"The store's schema is version {present}, and this relproxy knows {len(versions)}: "
@@ -330,15 +270,6 @@ def _migrate(connection: sqlite3.Connection) -> None:
         connection.executescript(
             f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;"
         )
-
-
-def _schema_versions() -> list[str]:
-    """Return the schema scripts, in the order of their numbers."""
-    room = resources.files("relproxy.store") / "schema"
-    files = sorted(
-        (f for f in room.iterdir() if f.name.startswith("sqlite-")), key=lambda f: f.name
-    )
-    return [file.read_text(encoding="utf-8") for file in files]
 
 
 def _columns(change: Change) -> _Parameters:
@@ -376,7 +307,7 @@ def _microseconds(moment: datetime) -> int:
 
 
 def _record(row: Iterable[Any]) -> ImageRecord:
-    _, registry, image_id, created_at, project, installation, instance_id, grade, at, dead = row
+    registry, image_id, created_at, project, installation, instance_id, grade, at, dead = row
     capture = None
     if instance_id is not None:
         capture = Capture(Instance(installation, instance_id), Grade(grade))
@@ -386,13 +317,11 @@ def _record(row: Iterable[Any]) -> ImageRecord:
 
 
 def _kept(row: sqlite3.Row) -> Kept:
-    *columns, since = row
-    return Kept(_record(columns), _EPOCH + since * _MICROSECOND if since else None, str(row[0]))
+    *columns, since, sequence = row
+    return Kept(_record(columns), _EPOCH + since * _MICROSECOND if since else None, str(sequence))
 
 
-def _sequence(cursor: str | None) -> int:
-    if cursor is None:
-        return _NEWEST
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < len(str(_NEWEST))):
-        raise BadRequestError("'cursor' is not one that this relproxy gave.")
-    return int(cursor)
+def _sequence(place: str) -> int:
+    if not (place.isascii() and place.isdigit() and len(place) < len(str(2**63))):
+        raise BadRequestError(f"'{place}' is no place among the records of a SQLite store.")
+    return int(place)

@@ -131,8 +131,8 @@ async def test_a_promoted_server_that_lacks_the_names_gets_them_again(
     await administrator.close()
     owners = await store.owners("glance", ["a", "b"])
     assert {image_id: o.project for image_id, o in owners.items()} == {"a": "alice", "b": "bob"}
-    page = await store.relations(RelationQuery(instance_id="not a uuid"), limit=5, cursor=None)
-    assert page.records == (second,)
+    found = await store.records(RelationQuery(instance_id="not a uuid"), limit=5, before=None)
+    assert found == [second]
 
 
 async def test_a_registry_renamed_by_another_process_gets_its_records(
@@ -207,7 +207,10 @@ IDS = [str(uuid.UUID(int=n << 80)) for n in range(20_000)]
         (postgres_sql.IMAGES_OF_INSTANCE, f"'glance', '{uuid.UUID(int=5)}', NULL, 'p7'"),
         (postgres_sql.IMAGES_OF_PROJECT, "'glance', 'p7', 1601"),
         *(
-            (postgres_sql.relations({asked: value})[0], f"2000000000, '{IDS[0]}', 0, 9, '{value}'")
+            (
+                postgres_sql.records({asked: value})[0],
+                f"2000000000, '{IDS[0]}', 0, '', 9, '{value}'",
+            )
             for asked, value in (("instance", str(uuid.UUID(int=5))), ("project", "p7"))
         ),
     ],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from relproxy.errors import StoreRefusedError
 from relproxy.store.sqlite import SqliteStore
+from relproxy.store.sqlite_sql import records
 
 
 async def test_a_schema_of_a_newer_relproxy_is_refused_with_a_sentence(tmp_path: Path) -> None:
@@ -49,3 +51,19 @@ async def test_records_are_synced_before_they_are_acknowledged(tmp_path: Path) -
         assert rows[0][0] == value
     assert (tmp_path / "store.db-wal").exists()
     await store.close()
+
+
+@pytest.mark.parametrize("asked", ["instance_id", "image_id", "project"])
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_pages_of_records_are_read_by_an_index(
+    tmp_path: Path, asked: str, *, is_first: bool
+) -> None:
+    path = tmp_path / "store.db"
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+    place = {"recorded_at": 1, "image_id_before": "", "created_at": "", "registry": ""}
+    with closing(sqlite3.connect(path)) as database:
+        statement = f"EXPLAIN QUERY PLAN {records({asked: 'x'}, is_first=is_first)}"
+        plan = database.execute(statement, {asked: "x", "limit": 9, **place}).fetchall()
+    assert plan[0][-1].startswith("SEARCH image_record USING INDEX"), plan

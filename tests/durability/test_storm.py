@@ -6,7 +6,9 @@ import asyncio
 import os
 import random
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,12 @@ import pytest
 
 from lab.postgres import Postgres
 from lab.stand_in import StandIn
+from relproxy.store.base import Store
+from relproxy.store.journal_room import files_in
+from relproxy.store.postgres import PostgresStore
 from relproxy.store.postgres_pool import PostgresSettings, migrate
-from tests.durability.conftest import Start, settings
+from relproxy.store.sqlite import SqliteStore
+from tests.durability.conftest import PATIENCE_S, Start, settings
 from tests.durability.storm import LATEST_S, Fault, Storm
 
 IS_THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "verify"
@@ -31,6 +37,20 @@ class Kept:
 
     settings: Mapping[str, Any]
     faults: Mapping[str, Fault]
+    store: Store
+
+    async def rows(self) -> list[dict[str, Any]]:
+        """Return what is in the store itself."""
+        await self.store.open()
+        try:
+            found = [kept.record async for some in self.store.walk(None) for kept in some]
+        finally:
+            await self.store.close()
+        return [
+            {"image_id": r.image_id, "instance_id": r.capture.instance.id}
+            for r in found
+            if r.capture is not None
+        ]
 
 
 def in_sqlite(tmp_path: Path) -> Kept:
@@ -44,7 +64,7 @@ def in_sqlite(tmp_path: Path) -> Kept:
             database.execute("ROLLBACK")
         database.close()
 
-    return Kept({"path": str(path)}, {"store locked": lock})
+    return Kept({"path": str(path)}, {"store locked": lock}, SqliteStore(path))
 
 
 def in_postgres(server: Postgres, dsn: str) -> Kept:
@@ -61,7 +81,8 @@ def in_postgres(server: Postgres, dsn: str) -> Kept:
         await asyncio.to_thread(server.execute, f"{statement} pg_backend_pid()")
 
     faults = {"store restarted": restart, "store killed": crash, "connections cut": cut}
-    return Kept({"driver": "postgres", "dsn": dsn}, faults)
+    store = PostgresStore(PostgresSettings(dsn))
+    return Kept({"driver": "postgres", "dsn": dsn}, faults, store)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -75,6 +96,16 @@ async def kept(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     await migrate(PostgresSettings(dsn))
     yield in_postgres(server, dsn)
     await asyncio.to_thread(server.remove)
+
+
+async def everything_is_delivered(journals: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    for path in files_in(journals):
+        with closing(sqlite3.connect(path)) as journal:
+            count = "SELECT count(*) FROM entry WHERE state = 'completed'"
+            while left := journal.execute(count).fetchone()[0]:
+                assert time.monotonic() < deadline, f"{left} entries of {path} stay undelivered"
+                await asyncio.sleep(0.1)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -106,6 +137,8 @@ async def test_a_storm_loses_and_doubles_nothing(
         )
         await storm.rage()
         records, images = await storm.calm()
+        await everything_is_delivered(tmp_path / "journal")
+        storm.ledger.check(glance, await kept.rows(), [])
     assert records >= storm.happened["answered 201"] > 0
     figures = {"tried": len(storm.ledger.attempts), "records": records, "images": images}
     print(seed, *kept.faults, figures | dict(storm.happened))  # noqa: T201 - for the note, with -s

@@ -188,9 +188,9 @@ async def test_a_create_is_recorded_though_its_client_has_gone(
     await second_wall.stop()
     store = SqliteStore(second_wall.store)
     await store.open()
-    page = await store.relations(RelationQuery(instance_id="123"), limit=9, cursor=None)
+    found = await store.records(RelationQuery(instance_id="123"), limit=9, before=None)
     await store.close()
-    assert [record.image_id for record in page.records] == list(trusting.images)
+    assert [record.image_id for record in found] == list(trusting.images)
 
 
 async def test_a_create_is_never_sent_twice(second_wall: Client, trusting: StandIn) -> None:

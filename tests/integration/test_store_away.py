@@ -45,8 +45,8 @@ async def test_creates_go_on_without_the_store_and_say_that_their_record_is_pend
         assert (plain.status, "X-Relproxy-Record" in plain.headers) == (201, False)
 
     async def recorded() -> list[str]:
-        page = await opened.relations(RelationQuery(project="alice"), limit=9, cursor=None)
-        return [record.image_id for record in page.records]
+        found = await opened.records(RelationQuery(project="alice"), limit=9, before=None)
+        return [record.image_id for record in found]
 
     opened = SqliteStore(second_wall.store)
     await opened.open()

@@ -1,0 +1,211 @@
+"""What is still in a host's journals reads as if the store had it, and no page says it twice."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from relproxy.errors import BadRequestError
+from relproxy.model import Capture, Grade, ImageKey, ImageRecord, Instance, InstanceQuery
+from relproxy.store.base import EntryKind, EntryState, RelationQuery, Store
+from relproxy.store.host_journals import HostJournals
+from relproxy.store.journal_file import JournalFile, Row
+from relproxy.store.overlay import Overlay
+
+EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
+WEST = "0a4ef62f-40a4-4d3a-9d7e-5a0d8a1f2b02"
+START = datetime(2030, 1, 1, tzinfo=UTC)
+CREATED = "2030-01-01T00:00:00Z"
+ALICE = RelationQuery(project="alice")
+
+
+def image(number: int) -> str:
+    return str(uuid.UUID(int=number))
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+@dataclass
+class Host:
+    """A store, and a journal whose entries are put and marked when a test says so."""
+
+    store: Store
+    file: JournalFile
+    overlay: Overlay
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    def add(
+        self, image_id: str, seconds: float, kind: EntryKind = EntryKind.CREATE, **more: str
+    ) -> Row:
+        """Write a completed entry."""
+        capture = Capture(Instance(EAST, more.get("instance", "123")), Grade.VOUCHED)
+        row = Row(
+            id=str(uuid.uuid4()),
+            kind=kind,
+            state=EntryState.COMPLETED,
+            registry=more.get("registry", "glance"),
+            image_id=image_id,
+            is_assigned=True,
+            image_name=None,
+            created_at=None if kind is EntryKind.BURIAL else CREATED,
+            project=None if kind is EntryKind.BURIAL else more.get("project", "alice"),
+            capture=capture if kind is EntryKind.CREATE else None,
+            begun_at=at(seconds),
+            at=at(seconds),
+        )
+        self.file.together([lambda: self.file.add([row])])
+        return row
+
+    async def put(self, *rows: Row) -> None:
+        """Do the first half of a delivery: the store has it, the journal doesn't know."""
+        await self.store.put([row.change for row in rows])
+
+    async def deliver(self, *rows: Row) -> None:
+        await self.put(*rows)
+        self.file.together([lambda: self.file.deliver([row.id for row in rows])])
+
+    async def pages(
+        self, query: RelationQuery = ALICE, *, limit: int, between: Sequence[Row] = ()
+    ) -> list[ImageRecord]:
+        """Return what a client reads page by page; `between` is delivered one by one meanwhile."""
+        seen: list[ImageRecord] = []
+        cursor: str | None = None
+        left = iter(between)
+        while True:
+            page = await self.overlay.relations(query, limit=limit, cursor=cursor)
+            assert len(page.records) <= limit
+            seen += page.records
+            cursor = page.next_cursor
+            if cursor is None:
+                return seen
+            for row in itertools.islice(left, 1):
+                await self.deliver(row)
+
+
+@pytest.fixture
+async def host(store: Store, tmp_path: Path) -> AsyncIterator[Host]:
+    directory = tmp_path / "journal"
+    directory.mkdir()
+    file = JournalFile(directory / "worker-0.db")
+    journals = HostJournals(directory)
+    yield Host(store, file, Overlay(journals, store))
+    await journals.close()
+    file.close()
+
+
+def ids(records: Sequence[ImageRecord]) -> list[str]:
+    return [record.image_id for record in records]
+
+
+LIMITS = pytest.mark.parametrize("limit", [1, 2, 3, 100])
+
+
+@LIMITS
+async def test_pages_hold_what_is_pending_in_its_order(host: Host, limit: int) -> None:
+    for number in range(8):
+        row = host.add(image(number), number)
+        if number % 3:
+            await host.deliver(row)
+    assert ids(await host.pages(limit=limit)) == [image(n) for n in range(7, -1, -1)]
+
+
+@LIMITS
+async def test_an_entry_that_is_put_and_not_marked_is_shown_once(host: Host, limit: int) -> None:
+    for number in range(6):
+        await host.put(host.add(image(number), number))
+    assert ids(await host.pages(limit=limit)) == [image(n) for n in range(5, -1, -1)]
+
+
+@LIMITS
+@pytest.mark.parametrize("order", [1, -1])
+async def test_an_entry_that_is_delivered_between_two_pages_is_shown_once(
+    host: Host, limit: int, order: int
+) -> None:
+    rows = [host.add(image(number), number) for number in range(8)]
+    late = rows[::2][::order]
+    await host.deliver(*(row for row in rows if row not in late))
+    assert ids(await host.pages(limit=limit, between=late)) == [image(n) for n in range(7, -1, -1)]
+
+
+@LIMITS
+async def test_what_was_recorded_at_one_moment_is_shown_once_each(host: Host, limit: int) -> None:
+    rows = [host.add(image(n), 0, registry=r) for n in range(4) for r in ("east", "west", "Änn")]
+    await host.deliver(*rows[::2])
+    found = await host.pages(limit=limit, between=rows[1::2])
+    shown = [(record.registry, record.image_id) for record in found]
+    assert sorted(shown) == sorted((row.registry, row.image_id) for row in rows)
+
+
+async def test_a_pending_burial_shows_in_relations(host: Host) -> None:
+    await host.deliver(host.add(image(1), 1))
+    host.add(image(1), 2, EntryKind.BURIAL)
+    (record,) = await host.pages(limit=9)
+    assert record.deleted_at == at(2)
+
+
+async def test_a_pending_change_of_owner_moves_the_record(host: Host) -> None:
+    await host.deliver(host.add(image(1), 1), host.add(image(2), 2))
+    host.add(image(3), 3)
+    for number in (1, 3):
+        host.add(image(number), 4, EntryKind.OWNER, project="bob")
+    assert ids(await host.pages(limit=1)) == [image(2)]
+    assert ids(await host.pages(RelationQuery(project="bob"), limit=1)) == [image(3), image(1)]
+    (record,) = await host.pages(RelationQuery(image_id=image(1)), limit=1)
+    assert record.project == "bob"
+
+
+async def test_an_instance_has_the_images_that_a_pending_change_gives_its_project(
+    host: Host,
+) -> None:
+    await host.deliver(host.add(image(1), 1), host.add(image(2), 2, instance="other"))
+    host.add(image(3), 3)
+    for number in (1, 2, 3):
+        host.add(image(number), 4, EntryKind.OWNER, project="bob")
+
+    async def found(project: str | None) -> list[ImageKey]:
+        query = InstanceQuery("123", EAST, project)
+        return list(await host.overlay.images_of_instance("glance", query))
+
+    both = [ImageKey(image(3), CREATED), ImageKey(image(1), CREATED)]
+    assert await found("bob") == both
+    assert await found(None) == both
+    assert await found("alice") == []
+
+
+async def test_owners_and_projects_follow_the_journal(host: Host) -> None:
+    await host.deliver(*(host.add(image(n), n) for n in (1, 2, 3)))
+    host.add(image(1), 4, EntryKind.BURIAL)
+    host.add(image(2), 4, EntryKind.OWNER, project="bob")
+    host.add(image(4), 4)
+    asked = [image(n) for n in range(1, 6)]
+    owners = await host.overlay.owners("glance", asked)
+    expected = {image(2): "bob", image(3): "alice", image(4): "alice"}
+    assert {i: o.project for i, o in owners.items()} == expected
+    of_alice = await host.overlay.images_of_project("glance", "alice", at_most=9)
+    assert sorted(of_alice or ()) == [image(3), image(4)]
+    assert await host.overlay.images_of_project("glance", "bob", at_most=9) == [image(2)]
+    assert await host.overlay.images_of_project("glance", "alice", at_most=1) is None
+
+
+async def test_another_registrys_journal_entries_say_nothing_of_this_ones(host: Host) -> None:
+    await host.deliver(host.add(image(1), 1))
+    host.add(image(1), 2, EntryKind.BURIAL, registry="other")
+    host.add(image(1), 2, EntryKind.OWNER, registry="other", project="bob")
+    (record,) = await host.pages(limit=9)
+    assert (record.project, record.deleted_at) == ("alice", None)
+    assert set(await host.overlay.owners("glance", [image(1)])) == {image(1)}
+    assert await host.overlay.images_of_instance("glance", InstanceQuery("123", WEST, None)) == []
+
+
+@pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "٣", "9" * 30, "", "WzFd", "e30", "bnVsbA"])
+async def test_a_cursor_that_is_none_is_refused(host: Host, cursor: str) -> None:
+    with pytest.raises(BadRequestError):
+        await host.overlay.relations(ALICE, limit=2, cursor=cursor)
