@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 QUICK := tests/unit tests/properties tests/test_docs.py tests/test_imports.py
 WHOLE := tests/contract tests/integration tests/durability tests/functional
 
-.PHONY: demo test unit verify verify-random verify-storm bench-store lint clean
+.PHONY: demo test unit verify verify-random verify-storm verify-power bench-store lint clean
 
 demo: $(READY)
 	$(BIN)/python -m lab.demo $(if $(KEEP),--keep)
@@ -20,7 +20,7 @@ unit: $(READY)
 	$(BIN)/pytest $(QUICK)
 
 # All of `make test`, and what takes longer: many more examples, new ones each time.
-verify: lint test verify-random verify-storm
+verify: lint test verify-random verify-storm verify-power
 
 verify-random: $(READY)
 	HYPOTHESIS_PROFILE=verify $(BIN)/pytest tests/properties tests/integration/test_random.py
@@ -28,6 +28,10 @@ verify-random: $(READY)
 # Twenty storms, each some thousand creates; -s prints what happened in each.
 verify-storm: $(READY)
 	HYPOTHESIS_PROFILE=verify $(BIN)/pytest -s tests/durability/test_storm.py
+
+# Thirty power losses under load; -s prints what was there afterwards.
+verify-power: $(READY)
+	HYPOTHESIS_PROFILE=verify $(BIN)/pytest -s tests/durability/test_power.py
 
 # Durable creates a second, the size of a million rows, a look-up; ROWS=10000000 takes a while.
 bench-store: $(READY)

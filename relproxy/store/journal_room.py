@@ -58,7 +58,7 @@ class JournalRoom:
         """Make the directory if there is none; raises `JournalRefusedError` if it won't do."""
         self.directory = directory
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            _make(directory)
             if not allow_volatile:
                 _check_lasting(directory)
             _check_locks(directory)
@@ -154,6 +154,15 @@ def remove(slot: Slot) -> None:
 
 def _unusable(path: Path, failure: Exception) -> JournalRefusedError:
     return JournalRefusedError(f"The journal {path} can't be opened: {failure}.")
+
+
+def _make(directory: Path) -> None:
+    """Make a directory and those above it, each with a name that survives power loss."""
+    if directory.is_dir():
+        return
+    _make(directory.parent)
+    directory.mkdir(exist_ok=True)
+    sync_directory(directory.parent)
 
 
 def _identity(directory: Path) -> str:
