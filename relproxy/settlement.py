@@ -33,7 +33,7 @@ from relproxy.metrics import Metrics
 from relproxy.model import Caller, CreatedImage
 from relproxy.store.base import EntryKind, OwnerLookup
 from relproxy.store.journal import LocalJournal
-from relproxy.store.journal_file import Row
+from relproxy.store.journal_file import Row, WrongStateError
 from relproxy.store.relay import Relay
 from relproxy.upstream import Upstream
 
@@ -133,6 +133,9 @@ class Settlement:
             self._asked[row.id] = (asked + 1, time.monotonic() + pause)
             try:
                 await self._settled(row, rows)
+            except WrongStateError:
+                # Somebody else has settled it meanwhile, by hand.
+                _LOG.info("entry settled elsewhere", extra={"entry": row.id})
             except (Unsettled, RelproxyError) as failure:
                 why = failure.sentence if isinstance(failure, RelproxyError) else str(failure)
                 await self._unsettled(row, why)

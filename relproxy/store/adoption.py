@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from dataclasses import replace
 
-from relproxy.errors import JournalRefusedError, JournalUnavailableError
+from relproxy.errors import RelproxyError
 from relproxy.metrics import Metrics
 from relproxy.store.base import EntryState
 from relproxy.store.journal import LocalJournal
-from relproxy.store.journal_file import Row
+from relproxy.store.journal_file import NONSENSE, Row
 from relproxy.store.journal_room import JournalRoom, Slot, open_journal, remove
 from relproxy.store.relay import Relay
 
 _LOG = logging.getLogger(__name__)
 
 _ROUND_S = 5.0
+# A short transaction: this worker's creates wait for it.
+_ADOPTED_AT_ONCE = 200
 
 
 class Adoption:
@@ -41,32 +44,40 @@ class Adoption:
             while True:
                 try:
                     await self.look()
-                except (JournalUnavailableError, OSError) as failure:
+                except OSError as failure:
                     _LOG.warning("journals not adopted", exc_info=failure)
                 await asyncio.sleep(_ROUND_S)
         finally:
-            for slot in self._emptied:
-                slot.release()
+            self.close()
+
+    def close(self) -> None:
+        """Give up the places whose files are still to be removed."""
+        while self._emptied:
+            self._emptied.pop().release()
 
     async def look(self) -> int:
         """Adopt what is idle now; return how many entries it was."""
         while self._emptied:
-            remove(self._emptied.pop())
+            remove(self._emptied[-1])
+            self._emptied.pop()
         adopted = 0
         for slot in self._room.idle():
             try:
                 adopted += await self._adopt(slot)
-            except (JournalRefusedError, JournalUnavailableError) as failure:
+            except (RelproxyError, sqlite3.Error, OSError, *NONSENSE) as failure:
+                # Its entries stay where they are; it is tried again in the next round.
                 slot.release()
                 _LOG.error(
                     "journal not adopted",
-                    extra={"path": str(slot.path), "reason": failure.sentence},
+                    extra={"path": str(slot.path), "reason": str(failure)},
+                    exc_info=failure,
                 )
         return adopted
 
     async def _adopt(self, slot: Slot) -> int:
         rows = await asyncio.to_thread(_rows_of, slot, await self._journal.identity())
-        await self._journal.adopt(rows)
+        for start in range(0, len(rows), _ADOPTED_AT_ONCE):
+            await self._journal.adopt(rows[start : start + _ADOPTED_AT_ONCE])
         self._emptied.append(slot)
         if slot.was_broken:
             self._metrics.journals_broken.inc()

@@ -47,6 +47,10 @@ _INSERT = (
 )
 
 
+# What reading a row comes to whose bytes are not what was written.
+NONSENSE = (ValueError, TypeError, OverflowError)
+
+
 class WrongStateError(Exception):
     """An entry is not in a state from which this may follow, or isn't there."""
 
@@ -254,6 +258,8 @@ class JournalFile:
             self._connection.executescript(
                 f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = 1; COMMIT;"
             )
+        elif present < 0:
+            raise sqlite3.DatabaseError(f"a version that is none: {present}")
         elif present != 1:
             raise NewerJournalError(
                 f"The journal {self.path} is of version {present}, and this relproxy knows 1: it "
@@ -264,6 +270,10 @@ class JournalFile:
         found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise sqlite3.DatabaseError(str(found))
+        # A row may be whole for SQLite and make no sense.
+        for state in (EntryState.BEGUN, EntryState.IN_DOUBT, EntryState.COMPLETED):
+            for row in self._connection.execute(f"{SELECT_ENTRY} WHERE state = '{state.value}'"):
+                row_of(row)
 
 
 class NewerJournalError(Exception):
@@ -279,9 +289,10 @@ def salvaged(path: Path) -> Iterator[Row]:
         if not last:
             with suppress(sqlite3.Error):
                 for row in connection.execute(SELECT_ENTRY):
-                    yield row_of(row)
+                    with suppress(*NONSENSE):
+                        yield row_of(row)
         for sequence in range(1, last + 1):
-            with suppress(sqlite3.Error, ValueError, TypeError):
+            with suppress(sqlite3.Error, *NONSENSE):
                 for row in connection.execute(f"{SELECT_ENTRY} WHERE sequence = ?", (sequence,)):
                     yield row_of(row)
 

@@ -22,6 +22,7 @@ from typing import IO
 
 from relproxy.errors import JournalRefusedError
 from relproxy.store.journal_file import (
+    NONSENSE,
     JournalFile,
     NewerJournalError,
     Row,
@@ -35,6 +36,8 @@ _IDENTITY = "identity"
 _MAX_WORKERS = 1024
 # What is lost with the machine's memory, and what is lost with its container.
 _VOLATILE = {"tmpfs": "memory", "ramfs": "memory", "overlay": "a container's own layer"}
+# SQLITE_ERROR is what a schema that makes no sense comes to.
+_OF_CONTENT = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 @dataclass
@@ -106,12 +109,10 @@ def open_journal(slot: Slot) -> JournalFile:
         return JournalFile(slot.path)
     except NewerJournalError as failure:
         raise JournalRefusedError(str(failure)) from failure
-    except sqlite3.OperationalError as failure:
-        raise _unusable(slot.path, failure) from failure
-    except (sqlite3.DatabaseError, ValueError, TypeError) as failure:
+    except (sqlite3.Error, OSError, *NONSENSE) as failure:
+        if not _is_of_content(failure):
+            raise _unusable(slot.path, failure) from failure
         _LOG.error("journal is broken", extra={"path": str(slot.path)}, exc_info=failure)
-    except OSError as failure:
-        raise _unusable(slot.path, failure) from failure
     try:
         return _renewed(slot)
     except (sqlite3.Error, OSError) as failure:
@@ -150,6 +151,14 @@ def remove(slot: Slot) -> None:
         Path(f"{slot.path}{suffix}").unlink(missing_ok=True)
     sync_directory(slot.path.parent)
     slot.release()
+
+
+def _is_of_content(failure: Exception) -> bool:
+    """Tell whether it is what a file holds that keeps it from being read, and not its disk."""
+    if isinstance(failure, sqlite3.Error):
+        # The low byte is the kind: https://www.sqlite.org/rescode.html
+        return getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _OF_CONTENT
+    return not isinstance(failure, OSError)
 
 
 def _unusable(path: Path, failure: Exception) -> JournalRefusedError:

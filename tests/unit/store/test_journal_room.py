@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -178,6 +179,34 @@ def test_a_broken_journal_is_set_aside_and_what_can_be_read_is_carried_over(
     assert files_in(tmp_path) == [slot.path]
     told = [record.message for record in caplog.records]
     assert told == ["journal is broken", "journal set aside"]
+
+
+def test_however_a_journal_is_broken_there_is_one_again(tmp_path: Path, seed: int) -> None:
+    order = random.Random(seed)
+    intact = JournalFile(tmp_path / "intact.db")
+    intact.together([lambda: intact.add([row(f"{n:04}") for n in range(200)])])
+    intact.close()
+    content = (tmp_path / "intact.db").read_bytes()
+    slot = room(tmp_path).claim()
+    for number in range(100):
+        slot.was_broken, slot.salvaged = False, 0
+        broken = bytearray(content)
+        # What SQLite relies on is at the beginnings of the file and of its pages.
+        start = order.choice((0, order.randrange(0, len(content), 4096), 0)) + order.randrange(120)
+        length = order.randrange(1, 60)
+        broken[start : start + length] = order.randbytes(length)
+        if number % 5 == 0:
+            del broken[order.randrange(len(broken)) :]
+        if int.from_bytes(broken[60:64], signed=True) > 1:
+            # It says that it is a newer relproxy's (https://www.sqlite.org/fileformat2.html).
+            continue
+        slot.path.write_bytes(broken)
+        renewed = open_journal(slot)
+        kept = {r.id for r in renewed.everything()}
+        renewed.together([lambda file=renewed: file.add([row("after")])])  # type: ignore[misc]
+        assert "after" in {r.id for r in renewed.everything()}
+        renewed.close()
+        assert slot.was_broken or len(kept) == 200 or not broken
 
 
 def test_a_file_that_is_no_database_is_set_aside_too(tmp_path: Path) -> None:
