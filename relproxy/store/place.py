@@ -44,6 +44,11 @@ def not_a_cursor() -> BadRequestError:
     return BadRequestError("'cursor' is not one that this relproxy gave.")
 
 
+def not_a_place(text: str) -> BadRequestError:
+    """Return what a place to go on from is refused with that no walk gave."""
+    return BadRequestError(f"'{text}' is no place among the records of this store.")
+
+
 def _is_text(text: str) -> bool:
     # JSON can say half a surrogate pair and a NUL; no database takes either.
     return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)

@@ -12,6 +12,7 @@ from datetime import datetime
 
 import asyncpg
 
+from relproxy.errors import BadRequestError
 from relproxy.model import (
     Capture,
     Change,
@@ -31,7 +32,7 @@ from relproxy.store.packing import (
     unpacked_created_at,
     unpacked_time,
 )
-from relproxy.store.place import Place, as_cursor, from_cursor, not_a_cursor
+from relproxy.store.place import Place, as_cursor, from_cursor, not_a_cursor, not_a_place
 from relproxy.store.postgres_changes import PackedChanges
 from relproxy.store.postgres_pool import PostgresPool, PostgresSettings
 from relproxy.store.postgres_sql import (
@@ -171,7 +172,10 @@ class PostgresStore:
 
     async def walk(self, after: str | None) -> AsyncIterator[Sequence[Kept]]:
         """Walk by when they were recorded, in one transaction: all are sorted, once."""
-        place = _values(from_cursor(after)) if after is not None else _BEFORE_ALL
+        try:
+            place = _values(from_cursor(after)) if after is not None else _BEFORE_ALL
+        except BadRequestError:
+            raise not_a_place(str(after)) from None
         async with self._pool.connection() as connection, connection.transaction():
             await connection.execute("SET LOCAL statement_timeout = 0")
             walked = await connection.cursor(WALK, *place, timeout=_WALK_S)

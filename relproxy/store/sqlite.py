@@ -21,7 +21,7 @@ from typing import Any
 
 import aiosqlite
 
-from relproxy.errors import BadRequestError, StoreRefusedError, StoreUnavailableError
+from relproxy.errors import StoreRefusedError, StoreUnavailableError
 from relproxy.model import (
     Burial,
     Capture,
@@ -35,7 +35,7 @@ from relproxy.model import (
     Ownership,
 )
 from relproxy.store.base import Kept, RelationQuery, check_renaming
-from relproxy.store.place import Place
+from relproxy.store.place import Place, not_a_place
 from relproxy.store.schema_versions import schema_versions
 from relproxy.store.sqlite_sql import (
     BURY,
@@ -323,5 +323,5 @@ def _kept(row: sqlite3.Row) -> Kept:
 
 def _sequence(place: str) -> int:
     if not (place.isascii() and place.isdigit() and len(place) < len(str(2**63))):
-        raise BadRequestError(f"'{place}' is no place among the records of a SQLite store.")
+        raise not_a_place(place)
     return int(place)

@@ -174,7 +174,7 @@ async def test_a_store_is_copied_and_checked(
     last = run(*ends, "--after", "nonsense")
     assert (last.returncode, sentence(last)) == (
         1,
-        "'cursor' is not one that this relproxy gave.",
+        "'nonsense' is no place among the records of this store.",
     )
 
 
