@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import aiohttp
@@ -94,7 +94,7 @@ async def running(
         recorder = await _recorder(opened, configuration, store, metrics)
         session = await opened.enter_async_context(open_session(configuration.timeouts))
         upstreams = _upstreams(configuration, session, metrics)
-        settlement = _settlement(configuration, recorder, upstreams, session)
+        settlement = _settlement(configuration, recorder, upstreams, session, metrics)
         watched = _background(opened, recorder, settlement)
         tasks = TaskSet()
         opened.push_async_callback(tasks.drain, configuration.timeouts.shutdown_s)
@@ -130,10 +130,9 @@ class _Recorder:
     adoption: Adoption
     journals: HostJournals
     overlay: Overlay
-    metrics: Metrics
 
 
-def postgres_settings(settings: config.Store) -> PostgresSettings:
+def _postgres_settings(settings: config.Store) -> PostgresSettings:
     """Return how the configuration says that a PostgreSQL is reached."""
     return PostgresSettings(
         dsn=settings.dsn or "",
@@ -147,7 +146,7 @@ def postgres_settings(settings: config.Store) -> PostgresSettings:
 def _store(settings: config.Store) -> Store:
     if settings.dsn is None:
         return SqliteStore(settings.path)
-    return PostgresStore(postgres_settings(settings))
+    return PostgresStore(_postgres_settings(settings))
 
 
 @asynccontextmanager
@@ -166,7 +165,7 @@ async def migrated(settings: config.Store) -> str:
     if settings.dsn is None:
         async with opened_store(settings):
             return "the SQLite file is up to date"
-    before, after = await migrate(postgres_settings(settings))
+    before, after = await migrate(_postgres_settings(settings))
     return f"schema version {after}" + (f", it was {before}" if before != after else "")
 
 
@@ -175,26 +174,28 @@ async def _open(store: Store, configuration: config.Configuration) -> None:
 
     Raises `StoreRefusedError` if its records name a registry that the configuration doesn't.
     """
-    try:
+    with _going_on_without_it():
         await store.open()
         unknown = await store.registries() - {r.name for r in configuration.registries}
-    except StoreRefusedError:
-        raise
-    except StoreUnavailableError as failure:
-        _LOG.error("store is away", extra={"reason": failure.sentence}, exc_info=failure)
-        return
-    if unknown:
-        names = ", ".join(sorted(unknown))
-        raise StoreRefusedError(
-            f"Records name registries that the configuration doesn't: {names}. Add them, or rename "
-            "them in the records: `relproxy registry rename OLD NEW`."
-        )
+        if unknown:
+            names = ", ".join(sorted(unknown))
+            raise StoreRefusedError(
+                f"Records name registries that the configuration doesn't: {names}. Add them, or "
+                "rename them in the records: `relproxy registry rename OLD NEW`."
+            )
 
 
 async def _owned(store: Store, room: JournalRoom) -> None:
     """See that this host may write the store; one that is away for now can be any number's."""
-    try:
+    with _going_on_without_it():
         await store.claim(room.identity)
+
+
+@contextmanager
+def _going_on_without_it() -> Iterator[None]:
+    """Go on where the store is away; not where it refuses this relproxy."""
+    try:
+        yield
     except StoreRefusedError:
         raise
     except StoreUnavailableError as failure:
@@ -235,7 +236,7 @@ async def _recorder(
     )
     relay = Relay(journal, store, metrics, terms)
     adoption = Adoption(room, journal, relay, metrics)
-    return _Recorder(journal, relay, adoption, journals, Overlay(journals, store), metrics)
+    return _Recorder(journal, relay, adoption, journals, Overlay(journals, store))
 
 
 def _background(
@@ -257,6 +258,7 @@ def _settlement(
     recorder: _Recorder,
     upstreams: Mapping[str, Upstream],
     session: aiohttp.ClientSession,
+    metrics: Metrics,
 ) -> Settlement:
     roles = frozenset(configuration.identity.admin_roles)
     asked = {
@@ -274,7 +276,7 @@ def _settlement(
             asked,
             recorder.overlay,
             configuration.limits,
-            recorder.metrics,
+            metrics,
         ),
         abandon_after_s=configuration.journal.abandon_after_s,
     )

@@ -13,7 +13,7 @@ async def whole_request(body: RequestBody, *, max_bytes: int) -> bytes:
     """Read a request's body. Raises `BodyTooLargeError`, unread where its length says so."""
     if body.length is not None and body.length > max_bytes:
         raise _too_large(max_bytes)
-    content = await _read(body.chunks(), max_bytes)
+    content = await read_within(body.chunks(), max_bytes)
     if content is None:
         raise _too_large(max_bytes)
     return content
@@ -28,7 +28,7 @@ async def whole_response(response: Response, *, max_bytes: int) -> bytes:
         if isinstance(response.body, bytes):
             body: bytes | None = response.body
         else:
-            body = await _read(response.body, max_bytes)
+            body = await read_within(response.body, max_bytes)
     finally:
         await response.aclose()
     if body is None:
@@ -44,8 +44,8 @@ def whole(head: ResponseHead, body: bytes) -> Response:
     return Response(ResponseHead(head.status, head.reason, headers), body)
 
 
-async def _read(chunks: AsyncIterator[bytes], max_bytes: int) -> bytes | None:
-    """Return everything, or None as soon as there is more than `max_bytes`."""
+async def read_within(chunks: AsyncIterator[bytes], max_bytes: int) -> bytes | None:
+    """Return all that arrives, or None as soon as it is more than `max_bytes`."""
     parts: list[bytes] = []
     size = 0
     async for chunk in chunks:

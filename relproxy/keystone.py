@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from relproxy.bodies import read_within
 from relproxy.config import Credentials
 from relproxy.errors import KeystoneUnavailableError
 
@@ -22,6 +23,7 @@ _TOTAL_S = 15.0
 _MAX_BYTES = 1024**2
 # Not used to its last second: a request takes a while, and clocks differ.
 _MARGIN = timedelta(seconds=60)
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class KeystoneLogin:
@@ -31,22 +33,21 @@ class KeystoneLogin:
         self._settings = settings
         self._session = session
         self._one_at_a_time = asyncio.Lock()
-        self._token: str | None = None
-        self._good_until = datetime.min.replace(tzinfo=UTC)
+        self._token = ""
+        self._good_until = _LONG_AGO
 
     async def headers(self) -> tuple[tuple[str, str], ...]:
         """Return the token's header field. Raises `KeystoneUnavailableError`."""
         async with self._one_at_a_time:
-            token = self._token
-            if token is None or datetime.now(UTC) >= self._good_until:
-                token, expires_at = await self._logged_in()
-                self._token, self._good_until = token, expires_at - _MARGIN
-            return (("X-Auth-Token", token),)
+            if datetime.now(UTC) >= self._good_until:
+                self._token, expires_at = await self._logged_in()
+                self._good_until = expires_at - _MARGIN
+            return (("X-Auth-Token", self._token),)
 
     async def forget(self) -> None:
         """Log in anew the next time: the token was revoked, or Keystone forgot its keys."""
         async with self._one_at_a_time:
-            self._token = None
+            self._good_until = _LONG_AGO
 
     async def _logged_in(self) -> tuple[str, datetime]:
         url = f"{self._settings.auth_url}/auth/tokens"
@@ -58,11 +59,7 @@ class KeystoneLogin:
                     headers={"Content-Type": "application/json", "Accept": "application/json"},
                     allow_redirects=False,
                 ) as answer:
-                    body = await answer.content.read(_MAX_BYTES)
-                    while chunk := await answer.content.read(_MAX_BYTES):
-                        body += chunk
-                        if len(body) > _MAX_BYTES:
-                            break
+                    body = await read_within(answer.content.iter_any(), _MAX_BYTES)
         except (aiohttp.ClientError, OSError, TimeoutError) as failure:
             raise KeystoneUnavailableError("Keystone can't be reached.") from failure
         token = answer.headers.get("X-Subject-Token")
@@ -72,7 +69,7 @@ class KeystoneLogin:
                 f"'{self._settings.username}'."
             )
         _LOG.info("logged in to Keystone", extra={"username": self._settings.username})
-        return token, _expiry(body)
+        return token, _expiry(body or b"")
 
     def _request(self) -> dict[str, Any]:
         settings = self._settings

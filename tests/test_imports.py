@@ -110,7 +110,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("admin", "filters", "metrics", "store.base", "store.host_journals"),
         *("store.journal_file", "upstream", *VALUES),
     ),
-    "keystone": ("config", *VALUES),
+    "keystone": ("bodies", "config", *VALUES),
     "app": (
         *(
             "admin",
@@ -126,16 +126,24 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("recording", "routing", "server", "settlement", "sockets", "store", "tasks", "upstream"),
         *VALUES,
     ),
+    "cli.verbs": VALUES,
     "cli.journal": (
-        *("admin.journal", "config_file", "store.base", "store.journal", "store.journal_file"),
+        *(
+            "admin.journal",
+            "cli.verbs",
+            "config_file",
+            "store.base",
+            "store.journal",
+            "store.journal_file",
+        ),
         *("store.journal_room", *VALUES),
     ),
     "cli.serve": (
         *("app", "config", "config_file", "logs", "metrics", "sockets", "supervisor", "tasks"),
         *("worker", *VALUES),
     ),
-    "cli.store": ("app", "config_file", "store.copying", *VALUES),
-    "cli.*": ("app", "config", "config_file", "logs", *VALUES),
+    "cli.store": ("app", "cli.verbs", "config_file", "store.copying", *VALUES),
+    "cli.*": ("app", "cli.verbs", "config", "config_file", "logs", *VALUES),
     "__main__": ("__version__", "cli"),
 }
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 import argparse
 import json
 import sqlite3
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from relproxy.admin.journal import shown
+from relproxy.cli.verbs import ending
 from relproxy.config_file import load_configuration
-from relproxy.errors import JournalRefusedError, RelproxyError
+from relproxy.errors import JournalRefusedError, JournalUnavailableError, RelproxyError
 from relproxy.model import CreatedImage
 from relproxy.store.base import EntryState
 from relproxy.store.journal import before
@@ -32,7 +32,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     listing = verbs.add_parser("list", help="print the entries in doubt of this host")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
-    listing.set_defaults(run=_run(_list))
+    listing.set_defaults(run=ending(_list))
     settling = verbs.add_parser("settle", help="say what became of an entry in doubt")
     settling.add_argument("entry", metavar="ENTRY", help="as `list` prints it")
     outcome = settling.add_mutually_exclusive_group(required=True)
@@ -44,27 +44,23 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     settling.add_argument("--image", metavar="ID", help="the image's id, if the entry names none")
     settling.add_argument("--project", help="its project, if the entry names none or another")
-    settling.set_defaults(run=_run(_settle))
+    settling.set_defaults(run=ending(_settle))
     adopting = verbs.add_parser("adopt", help="take over the journals of a host that is gone")
     adopting.add_argument("directory", type=Path, metavar="DIR")
-    adopting.set_defaults(run=_run(_adopt))
+    adopting.set_defaults(run=ending(_adopt))
     for verb in (listing, settling, adopting):
         verb.add_argument("--config", type=Path, required=True, metavar="FILE")
 
 
-def _list(arguments: argparse.Namespace) -> int:
+def _list(arguments: argparse.Namespace) -> str:
     directory = load_configuration(arguments.config).journal.directory
     if not directory.is_dir():
         raise JournalRefusedError(f"There is no journal's directory {directory}.")
     rows = [shown(row) for path in files_in(directory) for row in _doubtful(path)]
     if arguments.json:
-        for row in rows:
-            print(json.dumps(row))
-        return 0
-    for row in rows:
-        print("\n".join(f"{name}: {row[name]}" for name in _HEADINGS), end="\n\n")
-    print(f"{len(rows)} in doubt")
-    return 0
+        return "\n".join(json.dumps(row) for row in rows)
+    told = ["\n".join(f"{name}: {row[name]}" for name in _HEADINGS) for row in rows]
+    return "\n\n".join([*told, f"{len(rows)} in doubt"])
 
 
 def _doubtful(path: Path) -> list[Row]:
@@ -72,7 +68,7 @@ def _doubtful(path: Path) -> list[Row]:
         return file.in_state(EntryState.IN_DOUBT, at_most=100_000)
 
 
-def _settle(arguments: argparse.Namespace) -> int:
+def _settle(arguments: argparse.Namespace) -> str:
     directory = load_configuration(arguments.config).journal.directory
     for path in files_in(directory):
         with _opened(path) as file:
@@ -82,7 +78,7 @@ def _settle(arguments: argparse.Namespace) -> int:
     raise JournalRefusedError(f"No journal in {directory} has an entry {arguments.entry}.")
 
 
-def _settled(file: JournalFile, row: Row, arguments: argparse.Namespace) -> int:
+def _settled(file: JournalFile, row: Row, arguments: argparse.Namespace) -> str:
     if row.state is not EntryState.IN_DOUBT:
         raise JournalRefusedError(f"The entry is not in doubt: it is {row.state.value}.")
 
@@ -102,12 +98,11 @@ def _settled(file: JournalFile, row: Row, arguments: argparse.Namespace) -> int:
     if isinstance(result, WrongStateError):
         raise JournalRefusedError("The entry has been settled just now.") from result
     if isinstance(result, Exception):
-        raise result
-    print("abandoned" if arguments.abandoned else "completed; a running relproxy delivers it")
-    return 0
+        raise _unwritten(result) from result
+    return "abandoned" if arguments.abandoned else "completed; a running relproxy delivers it"
 
 
-def _adopt(arguments: argparse.Namespace) -> int:
+def _adopt(arguments: argparse.Namespace) -> str:
     settings = load_configuration(arguments.config).journal
     if not arguments.directory.is_dir():
         raise JournalRefusedError(f"There is no directory {arguments.directory}.")
@@ -126,7 +121,7 @@ def _adopt(arguments: argparse.Namespace) -> int:
                 other.close()
                 (result,) = file.together([lambda rows=rows: file.add(rows)])  # type: ignore[misc]
                 if isinstance(result, Exception):
-                    raise result
+                    raise _unwritten(result) from result
                 taken += len(rows)
                 remove(slot)
         finally:
@@ -134,10 +129,17 @@ def _adopt(arguments: argparse.Namespace) -> int:
     finally:
         own.release()
     held = len(files_in(arguments.directory))
-    print(f"{taken} entries adopted; a running relproxy settles and delivers them")
+    said = f"{taken} entries adopted; a running relproxy settles and delivers them"
     if held:
+        print(said)
         raise JournalRefusedError(f"{held} journals there are held by a running relproxy.")
-    return 0
+    return said
+
+
+def _unwritten(failure: Exception) -> RelproxyError:
+    if isinstance(failure, RelproxyError):
+        return failure
+    return JournalUnavailableError(f"The journal can't be written: {failure}.")
 
 
 @contextmanager
@@ -150,18 +152,3 @@ def _opened(path: Path) -> Iterator[JournalFile]:
         yield file
     finally:
         file.close()
-
-
-def _run(verb: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    def run(arguments: argparse.Namespace) -> int:
-        """Run one verb; 1 if it can't be done."""
-        try:
-            return verb(arguments)
-        except RelproxyError as failure:
-            print(failure.sentence, file=sys.stderr)
-            return 1
-        except (sqlite3.Error, OSError) as failure:
-            print(f"The journal can't be written: {failure}.", file=sys.stderr)
-            return 1
-
-    return run

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from pathlib import Path
 
 from relproxy.app import opened_store
+from relproxy.cli.verbs import ending
 from relproxy.config_file import load_configuration
-from relproxy.errors import RelproxyError
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,20 +19,14 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     renaming.add_argument("old", metavar="OLD")
     renaming.add_argument("new", metavar="NEW")
     renaming.add_argument("--config", type=Path, required=True, metavar="FILE")
-    renaming.set_defaults(run=run)
+    renaming.set_defaults(run=ending(_rename))
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Rename; 1 if that can't be done. Every relproxy has to be stopped."""
-    try:
-        asyncio.run(_rename(arguments))
-    except RelproxyError as failure:
-        print(failure.sentence, file=sys.stderr)
-        return 1
-    print(f"records of '{arguments.old}' now name '{arguments.new}'")
-    return 0
+def _rename(arguments: argparse.Namespace) -> str:
+    asyncio.run(_renamed(arguments))
+    return f"records of '{arguments.old}' now name '{arguments.new}'"
 
 
-async def _rename(arguments: argparse.Namespace) -> None:
+async def _renamed(arguments: argparse.Namespace) -> None:
     async with opened_store(load_configuration(arguments.config).store) as store:
         await store.rename_registry(arguments.old, arguments.new)

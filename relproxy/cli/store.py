@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from relproxy.app import claimed, opened_store
+from relproxy.cli.verbs import ending
 from relproxy.config_file import load_configuration
-from relproxy.errors import RelproxyError
 from relproxy.store.copying import Digest, compare, copy
 
 _SAID_EVERY = 10_000
@@ -24,7 +23,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "claim", help="let a SQLite store that was moved or restored belong to this host"
     )
     claiming.add_argument("--config", type=Path, required=True, metavar="FILE")
-    claiming.set_defaults(run=_run(_claim))
+    claiming.set_defaults(run=ending(_claim))
     copying = verbs.add_parser("copy", help="copy every record, and see that both have the same")
     copying.add_argument(
         "--from", dest="source", type=Path, required=True, metavar="FILE",
@@ -35,7 +34,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="the configuration of the store that gets them, its schema made",
     )  # fmt: skip
     copying.add_argument("--after", metavar="PLACE", help="go on from a place that was printed")
-    copying.set_defaults(run=_run(_copy))
+    copying.set_defaults(run=ending(_copy))
 
 
 def _claim(arguments: argparse.Namespace) -> str:
@@ -61,16 +60,3 @@ async def _copied(arguments: argparse.Namespace) -> Digest:
     async with opened_store(ends[0]) as source, opened_store(ends[1]) as target:
         await copy(source, target, after=arguments.after, progress=progress)
         return await compare(source, target)
-
-
-def _run(verb: Callable[[argparse.Namespace], str]) -> Callable[[argparse.Namespace], int]:
-    def run(arguments: argparse.Namespace) -> int:
-        """Run one verb; 1 if it can't be done. No relproxy may write the stores meanwhile."""
-        try:
-            print(verb(arguments))
-        except RelproxyError as failure:
-            print(failure.sentence, file=sys.stderr)
-            return 1
-        return 0
-
-    return run

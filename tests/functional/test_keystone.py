@@ -167,6 +167,6 @@ async def test_a_create_in_doubt_is_settled_with_relproxys_own_token(
         await eventually(lambda: project() is not None, relproxy)
         # Whose it is, the registry says.
         assert project() == made["owner"]
-        assert "swordfish" not in relproxy.log.read_text()
+        assert PASSWORD not in relproxy.log.read_text()
     finally:
         relproxy.stop()
