@@ -40,6 +40,7 @@ from relproxy.upstream import Upstream
 _LOG = logging.getLogger(__name__)
 
 _ROUND_S = 5.0
+_GATHERED_S = 0.1
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 300.0
 # The registry's clock is not ours, and it shows its times cut to the second.
@@ -118,7 +119,10 @@ class Settlement:
                 await self.settle()
             except JournalUnavailableError as failure:
                 _LOG.warning("entries in doubt not read", exc_info=failure)
-            await asyncio.sleep(_ROUND_S if not self._asked else min(_ROUND_S, _FIRST_PAUSE_S))
+            pause_s = _FIRST_PAUSE_S if self._asked else _ROUND_S
+            await self._journal.has_doubts(within_s=pause_s)
+            # Where there is one there are soon others, and they share the look at the journal.
+            await asyncio.sleep(_GATHERED_S)
 
     async def settle(self) -> None:
         """Ask for each entry whose time has come, once."""

@@ -30,6 +30,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -72,6 +73,7 @@ class LocalJournal:
         # Entries whose create is under way in this process: nobody else's to settle.
         self._under_way: set[str] = set()
         self._is_closed = False
+        self._doubted = asyncio.Event()
 
     async def close(self) -> None:
         """Finish what is being written, then close the file; harmless if it is closed."""
@@ -130,6 +132,7 @@ class LocalJournal:
             extra={"entry": entry.id, "intent": repr(entry.intent), "reason": reason},
         )
         await self._moved(entry, EntryState.IN_DOUBT, reason)
+        self._doubted.set()
 
     async def bury(self, entry: Entry) -> None:
         """Make durable that an image is gone; raises `JournalUnavailableError`."""
@@ -186,6 +189,13 @@ class LocalJournal:
         for row in left:
             await self.doubt(row.entry, "relproxy ended, or lost its disk, before the answer came")
         return await self._read(lambda: self._file.in_state(EntryState.IN_DOUBT, at_most=_BATCH))
+
+    async def has_doubts(self, *, within_s: float) -> None:
+        """Wait until an entry has become doubtful since the last call, or for so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._doubted.wait()
+        self._doubted.clear()
 
     async def explain(self, entry: Entry, reason: str) -> None:
         """Say why an entry is still in doubt."""
