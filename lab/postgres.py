@@ -116,6 +116,19 @@ class Postgres:
         """Run one statement as the superuser and return what it prints."""
         return self._run("psql", "-X", "-q", "-A", "-t", "-d", self.dsn(database), "-c", statement)
 
+    def dump(self, database: str) -> str:
+        """Return a database as SQL, as `pg_dump` writes it."""
+        return self._run("pg_dump", "-d", self.dsn(database))
+
+    def restore(self, database: str, dump: str) -> None:
+        """Run a dump in an empty database."""
+        file = self.home / "dump.sql"
+        file.write_text(dump)
+        file.chmod(0o644)
+        self._run(
+            "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.dsn(database), "-f", str(file)
+        )
+
     def standby(self, *, name: str = "standby", synchronous: bool = False) -> Postgres:
         """Start a standby that follows this server by streaming replication."""
         made = Postgres(settings=self.settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,12 @@ from typing import Any
 import yaml
 
 from lab.processes import Process, free_port
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of relproxy's that ends by itself."""
+    argv = [sys.executable, "-m", "relproxy", *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""`relproxy journal list | settle | adopt`: entries in doubt, and journals of another host.
+"""`relproxy journal list | settle | adopt | redeliver`: what relproxy can't know by itself.
 
 Works beside a running relproxy, and without one.
 """
@@ -48,14 +48,16 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     adopting = verbs.add_parser("adopt", help="take over the journals of a host that is gone")
     adopting.add_argument("directory", type=Path, metavar="DIR")
     adopting.set_defaults(run=ending(_adopt))
-    for verb in (listing, settling, adopting):
+    redelivering = verbs.add_parser(
+        "redeliver", help="put again into the store what was delivered, after it was restored"
+    )
+    redelivering.set_defaults(run=ending(_redeliver))
+    for verb in (listing, settling, adopting, redelivering):
         verb.add_argument("--config", type=Path, required=True, metavar="FILE")
 
 
 def _list(arguments: argparse.Namespace) -> str:
-    directory = load_configuration(arguments.config).journal.directory
-    if not directory.is_dir():
-        raise JournalRefusedError(f"There is no journal's directory {directory}.")
+    directory = _directory(arguments)
     rows = [shown(row) for path in files_in(directory) for row in _doubtful(path)]
     if arguments.json:
         return "\n".join(json.dumps(row) for row in rows)
@@ -134,6 +136,25 @@ def _adopt(arguments: argparse.Namespace) -> str:
         print(said)
         raise JournalRefusedError(f"{held} journals there are held by a running relproxy.")
     return said
+
+
+def _redeliver(arguments: argparse.Namespace) -> str:
+    directory = _directory(arguments)
+    again = 0
+    for path in files_in(directory):
+        with _opened(path) as file:
+            (result,) = file.together([file.put_again])
+        if isinstance(result, Exception):
+            raise _unwritten(result) from result
+        again += result
+    return f"{again} entries are delivered again by a running relproxy"
+
+
+def _directory(arguments: argparse.Namespace) -> Path:
+    directory: Path = load_configuration(arguments.config).journal.directory
+    if not directory.is_dir():
+        raise JournalRefusedError(f"There is no journal's directory {directory}.")
+    return directory
 
 
 def _unwritten(failure: Exception) -> RelproxyError:

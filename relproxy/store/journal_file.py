@@ -212,8 +212,10 @@ class JournalFile:
         """Keep the identity of the store's server; return how many entries are to be put again."""
         self._connection.execute("DELETE FROM delivered_to")
         self._connection.execute("INSERT INTO delivered_to (identity) VALUES (?)", (identity,))
-        if not and_put_again:
-            return 0
+        return self.put_again() if and_put_again else 0
+
+    def put_again(self) -> int:
+        """Take what was delivered for undelivered; return how many entries it is."""
         return self._connection.execute(
             "UPDATE entry SET state = 'completed', ended_at = NULL WHERE state = 'delivered'"
         ).rowcount

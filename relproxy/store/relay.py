@@ -100,9 +100,12 @@ class Relay:
             try:
                 moved = await self._deliver(looks=looks)
                 looks = False
+                # A little each time: what arrives meanwhile doesn't wait for all of it.
                 if time.monotonic() - purged_at > _LOOK_S * 30:
-                    purged_at = time.monotonic()
-                    await self.purge()
+                    if purged := await self.purge():
+                        moved += purged
+                    else:
+                        purged_at = time.monotonic()
             except (StoreUnavailableError, JournalUnavailableError) as failure:
                 await self._pause(failure)
                 looks = True
@@ -185,19 +188,19 @@ class Relay:
             )
         return known is not None
 
-    async def purge(self) -> None:
-        """Forget what is older than configured: entries of the journal, records of dead images.
+    async def purge(self) -> int:
+        """Forget some of what is older than configured; return how much it was.
 
-        Raises `JournalUnavailableError` and `StoreUnavailableError`.
+        That is entries of the journal and records of deleted images. Raises
+        `JournalUnavailableError` and `StoreUnavailableError`.
         """
         now = datetime.now(UTC)
-        while await self._journal.purge(ended_before=now - self._keep_delivered):
-            pass
-        deleted_before = now - self._keep_deleted
-        while forgotten := await self._store.purge(
-            deleted_before=deleted_before, at_most=_PURGED_AT_ONCE
-        ):
-            self._metrics.records_purged.inc(forgotten)
+        entries = await self._journal.purge(ended_before=now - self._keep_delivered)
+        records = await self._store.purge(
+            deleted_before=now - self._keep_deleted, at_most=_PURGED_AT_ONCE
+        )
+        self._metrics.records_purged.inc(records)
+        return entries + records
 
     async def _pause(self, failure: RelproxyError) -> None:
         self._failures += 1

@@ -13,15 +13,15 @@ import pytest
 
 from relproxy.errors import BadRequestError
 from relproxy.model import Capture, Grade, ImageKey, ImageRecord, Instance, InstanceQuery
-from relproxy.store.base import EntryKind, EntryState, RelationQuery, Store
+from relproxy.store.base import EntryKind, RelationQuery, Store
 from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal_file import JournalFile, Row
 from relproxy.store.overlay import Overlay
+from tests.entries import CREATED_AT, completed
 
 EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
 WEST = "0a4ef62f-40a4-4d3a-9d7e-5a0d8a1f2b02"
 START = datetime(2030, 1, 1, tzinfo=UTC)
-CREATED = "2030-01-01T00:00:00Z"
 ALICE = RelationQuery(project="alice")
 
 
@@ -47,16 +47,13 @@ class Host:
     ) -> Row:
         """Write a completed entry."""
         capture = Capture(Instance(EAST, more.get("instance", "123")), Grade.VOUCHED)
-        row = Row(
-            id=str(uuid.uuid4()),
+        named = kind is not EntryKind.BURIAL
+        row = completed(
+            image_id,
             kind=kind,
-            state=EntryState.COMPLETED,
             registry=more.get("registry", "glance"),
-            image_id=image_id,
-            is_assigned=True,
-            image_name=None,
-            created_at=None if kind is EntryKind.BURIAL else CREATED,
-            project=None if kind is EntryKind.BURIAL else more.get("project", "alice"),
+            created_at=CREATED_AT if named else None,
+            project=more.get("project", "alice") if named else None,
             capture=capture if kind is EntryKind.CREATE else None,
             begun_at=at(seconds),
             at=at(seconds),
@@ -174,7 +171,7 @@ async def test_an_instance_has_the_images_that_a_pending_change_gives_its_projec
         query = InstanceQuery("123", EAST, project)
         return list(await host.overlay.images_of_instance("glance", query))
 
-    both = [ImageKey(image(3), CREATED), ImageKey(image(1), CREATED)]
+    both = [ImageKey(image(3), CREATED_AT), ImageKey(image(1), CREATED_AT)]
     assert await found("bob") == both
     assert await found(None) == both
     assert await found("alice") == []

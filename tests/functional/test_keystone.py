@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.request
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +19,9 @@ from lab.relproxy import Relproxy
 from relproxy.config import Credentials, Timeouts
 from relproxy.errors import KeystoneUnavailableError
 from relproxy.keystone import KeystoneLogin
-from relproxy.store.base import EntryKind, EntryState
-from relproxy.store.journal_file import JournalFile, Row
+from relproxy.store.journal_file import JournalFile
 from relproxy.upstream import open_session
+from tests.entries import doubtful
 
 EVENTUALLY_S = 60.0
 
@@ -105,23 +102,6 @@ def call(url: str, token: str, body: dict[str, Any] | None = None) -> Any:
         return json.load(answer)
 
 
-def doubtful(image_id: str) -> Row:
-    return Row(
-        id=str(uuid.uuid4()),
-        kind=EntryKind.CREATE,
-        state=EntryState.IN_DOUBT,
-        registry="glance",
-        image_id=image_id,
-        is_assigned=True,
-        image_name=None,
-        created_at=None,
-        project=None,
-        capture=None,
-        begun_at=datetime.now(UTC),
-        reason="cut off",
-    )
-
-
 async def eventually(is_so: Callable[[], bool], relproxy: Relproxy) -> None:
     try:
         async with asyncio.timeout(EVENTUALLY_S):
@@ -139,7 +119,7 @@ async def test_a_create_in_doubt_is_settled_with_relproxys_own_token(
     home = tmp_path / "relproxy"
     (home / "journal").mkdir(parents=True)
     file = JournalFile(home / "journal" / "worker-7.db")
-    own = replace(doubtful(made["id"]), project="another")
+    own = doubtful(made["id"], project="another")
     assert file.together([lambda: file.add([own])]) == [None]
     file.close()
     relproxy = Relproxy(

@@ -11,7 +11,8 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,19 @@ import pytest
 import yaml
 
 from lab.postgres import Postgres
+from lab.processes import Process
+from lab.relproxy import command
 from relproxy.model import Capture, Grade, ImageRecord, Instance
-from relproxy.store.base import EntryKind, EntryState
-from relproxy.store.journal_file import JournalFile, Row
+from relproxy.store.base import EntryState, Store
+from relproxy.store.journal_file import JournalFile
+from relproxy.store.postgres import PostgresStore
+from relproxy.store.postgres_pool import PostgresSettings
 from relproxy.store.sqlite import SqliteStore
+from tests.entries import completed, doubtful
+from tests.integration.conftest import eventually
 
 EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
 CREATED = "2030-01-01T00:00:00Z"
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "relproxy", *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
 
 class Place:
@@ -54,7 +56,7 @@ class Place:
         self.file.write_text(yaml.safe_dump(self.settings))
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return run(*arguments, "--config", str(self.file))
+        return command(*arguments, "--config", str(self.file))
 
     def journal(self, number: int = 0) -> JournalFile:
         directory = Path(self.settings["journal"]["directory"])
@@ -75,20 +77,8 @@ def sentence(finished: subprocess.CompletedProcess[str]) -> str:
 
 def in_doubt(file: JournalFile, image_id: str | None) -> str:
     """Write an entry in doubt; return its id."""
-    row = Row(
-        id=str(uuid.uuid4()),
-        kind=EntryKind.CREATE,
-        state=EntryState.IN_DOUBT,
-        registry="glance",
-        image_id=image_id,
-        is_assigned=False,
-        image_name=None,
-        created_at=None,
-        project="alice" if image_id else None,
-        capture=None,
-        begun_at=datetime.now(UTC),
-        reason="cut off",
-    )
+    project = "alice" if image_id else None
+    row = doubtful(image_id, is_assigned=False, project=project)
     assert file.together([lambda: file.add([row])]) == [None]
     return row.id
 
@@ -124,10 +114,10 @@ def test_a_start_with_the_journal_in_memory_is_refused(tmp_path: Path, memory: P
     assert f"The journal's directory {memory} is on tmpfs" in sentence(refused)
 
 
-def record(image_id: str) -> ImageRecord:
+def record(image_id: str, registry: str = "old") -> ImageRecord:
     capture = Capture(Instance(EAST, "123"), Grade.CLAIMED)
     at = datetime(2030, 1, 1, tzinfo=UTC)
-    return ImageRecord("old", image_id, CREATED, "alice", capture, at)
+    return ImageRecord(registry, image_id, CREATED, "alice", capture, at)
 
 
 async def test_a_registry_that_the_configuration_calls_otherwise_is_renamed(place: Place) -> None:
@@ -167,11 +157,11 @@ async def test_a_store_is_copied_and_checked(
     dsn = postgres.create_database("copied-by-command")
     other = Place(tmp_path / "other", store={"driver": "postgres", "dsn": dsn})
     ends = ("store", "copy", "--from", str(place.file), "--to", str(other.file))
-    assert "run `relproxy migrate` first" in sentence(run(*ends))
+    assert "run `relproxy migrate` first" in sentence(command(*ends))
     other.run("migrate")
     for _ in range(2):
-        assert run(*ends).stdout.startswith("both stores hold 700 records, checksum ")
-    last = run(*ends, "--after", "nonsense")
+        assert command(*ends).stdout.startswith("both stores hold 700 records, checksum ")
+    last = command(*ends, "--after", "nonsense")
     assert (last.returncode, sentence(last)) == (
         1,
         "'nonsense' is no place among the records of this store.",
@@ -224,27 +214,70 @@ def test_the_journals_of_a_host_that_is_gone_are_adopted(place: Place, tmp_path:
     assert "this host's own" in sentence(place.run("journal", "adopt", str(place.home / "journal")))
 
 
+async def lost_with_the_disk(place: Place, store: Store, image_id: str) -> None:
+    """Record an image as serve does: what is delivered stays in the journal for a while."""
+    row = completed(image_id)
+    await store.put([row.change])
+    file = place.journal()
+    file.together([lambda: file.add([row]), lambda: file.deliver([row.id])])
+    file.close()
+
+
+async def delivered_again(place: Place, store: Store) -> None:
+    """Do what docs/operations.md says after a restore; the store has all of it then."""
+    told = place.run("journal", "redeliver")
+    assert (told.returncode, told.stdout) == (
+        0,
+        "1 entries are delivered again by a running relproxy\n",
+    )
+    argv = [sys.executable, "-m", "relproxy", "serve", "--config", str(place.file)]
+    serving = Process("relproxy", argv, place.home / "log")
+    serving.start()
+    try:
+
+        async def known() -> set[str]:
+            return set(await store.owners("glance", ["late", "image-0", "image-49"]))
+
+        await eventually(known, {"late", "image-0", "image-49"})
+    finally:
+        serving.stop()
+
+
 async def test_a_backup_of_the_sqlite_file_is_restored(place: Place, tmp_path: Path) -> None:
     """As docs/operations.md says: SQLite's own copy while it is written, and back with a claim."""
     store = SqliteStore(place.home / "store.db")
     await store.open()
-    old = [record(f"image-{number}") for number in range(50)]
-    await store.put(old)
+    await store.put([record(f"image-{number}", "glance") for number in range(50)])
     copy = tmp_path / "backup.db"
-    with sqlite3.connect(place.home / "store.db") as source:
+    with closing(sqlite3.connect(place.home / "store.db")) as source:
         source.execute("VACUUM INTO ?", (str(copy),))
-    source.close()
-    late = ImageRecord(
-        "old", "late", CREATED, "alice", None, datetime.now(UTC) - timedelta(hours=1)
-    )
-    await store.put([late])
+    await lost_with_the_disk(place, store, "late")
     await store.close()
     for name in ("store.db", "store.db-wal", "store.db-shm"):
         (place.home / name).unlink(missing_ok=True)
     shutil.copy(copy, place.home / "store.db")
     assert place.run("store", "claim").returncode == 0
     await store.open()
-    assert set(await store.owners("old", ["late", *(r.image_id for r in old)])) == {
-        r.image_id for r in old
-    }
+    assert set(await store.owners("glance", ["late", "image-49"])) == {"image-49"}
+    await delivered_again(place, store)
+    await store.close()
+
+
+async def test_a_dump_of_postgresql_is_restored(tmp_path: Path, postgres: Postgres) -> None:
+    name = f"restored-{uuid.uuid4()}"
+    dsn = postgres.create_database(name)
+    place = Place(tmp_path / "here", store={"driver": "postgres", "dsn": dsn})
+    assert place.run("migrate").returncode == 0
+    store = PostgresStore(PostgresSettings(dsn))
+    await store.open()
+    await store.put([record(f"image-{number}", "glance") for number in range(50)])
+    dump = postgres.dump(name)
+    await lost_with_the_disk(place, store, "late")
+    await store.close()
+    postgres.execute(f'DROP DATABASE "{name}"')
+    postgres.create_database(name)
+    postgres.restore(name, dump)
+    await store.open()
+    assert set(await store.owners("glance", ["late", "image-49"])) == {"image-49"}
+    await delivered_again(place, store)
     await store.close()

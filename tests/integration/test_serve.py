@@ -4,8 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 import yaml
 
 from lab.processes import free_port
-from lab.relproxy import Relproxy
+from lab.relproxy import Relproxy, command
 from lab.stand_in import StandIn
 
 
@@ -25,11 +23,6 @@ def settings(url: str) -> dict[str, Any]:
         "routes": [{"name": "all", "registry": "glance"}],
         "timeouts": {"shutdown_s": 20},
     }
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "relproxy", *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_a_port_in_use_is_one_line_and_exit_78(tmp_path: Path) -> None:
@@ -45,7 +38,7 @@ def test_a_port_in_use_is_one_line_and_exit_78(tmp_path: Path) -> None:
             **settings("http://127.0.0.1:1"),
         }
         file.write_text(yaml.safe_dump(configuration))
-        finished = run("serve", "--config", str(file))
+        finished = command("serve", "--config", str(file))
     assert finished.returncode == os.EX_CONFIG
     assert finished.stderr == f"listener 'public': can't listen on {bind}: the port is in use.\n"
 
@@ -53,12 +46,12 @@ def test_a_port_in_use_is_one_line_and_exit_78(tmp_path: Path) -> None:
 def test_a_bad_configuration_starts_nothing_and_names_every_problem(tmp_path: Path) -> None:
     file = tmp_path / "relproxy.yaml"
     file.write_text("listeners: [{name: a, bind: nonsense}]\nadmin: {bind: 0.0.0.0:1}\n")
-    finished = run("serve", "--config", str(file))
+    finished = command("serve", "--config", str(file))
     assert finished.returncode == os.EX_CONFIG
     lines = finished.stderr.splitlines()
     assert len(lines) == 5
     assert all(line.startswith(f"{file}:") for line in lines)
-    assert run("check", "--config", str(file)).stdout.splitlines() == lines
+    assert command("check", "--config", str(file)).stdout.splitlines() == lines
 
 
 def test_a_store_that_can_not_be_opened_is_a_sentence_and_exit_78(tmp_path: Path) -> None:
@@ -70,7 +63,7 @@ def test_a_store_that_can_not_be_opened_is_a_sentence_and_exit_78(tmp_path: Path
         **settings("http://127.0.0.1:1"),
     }
     file.write_text(yaml.safe_dump(configuration))
-    finished = run("serve", "--config", str(file))
+    finished = command("serve", "--config", str(file))
     assert finished.returncode == os.EX_CONFIG
     last = finished.stderr.splitlines()[-1]
     assert last == f"The store {tmp_path}/missing/r.db can't be opened: No such file or directory."

@@ -5,14 +5,13 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relproxy.errors import JournalRefusedError
-from relproxy.store.base import EntryKind, EntryState
+from relproxy.store.base import EntryState
 from relproxy.store.journal_file import JournalFile, Row
 from relproxy.store.journal_room import (
     JournalRoom,
@@ -22,6 +21,7 @@ from relproxy.store.journal_room import (
     open_journal,
     remove,
 )
+from tests.entries import doubtful
 
 
 @pytest.fixture(autouse=True)
@@ -45,19 +45,7 @@ def room(directory: Path) -> JournalRoom:
 
 
 def row(entry_id: str, state: EntryState = EntryState.BEGUN) -> Row:
-    return Row(
-        id=entry_id,
-        kind=EntryKind.CREATE,
-        state=state,
-        registry="glance",
-        image_id=entry_id,
-        is_assigned=True,
-        image_name="a" * 200,
-        created_at=None,
-        project="alice",
-        capture=None,
-        begun_at=datetime(2030, 1, 1, tzinfo=UTC),
-    )
+    return doubtful(entry_id, id=entry_id, state=state, image_name="a" * 200)
 
 
 def test_a_directory_keeps_its_identity(tmp_path: Path) -> None:
