@@ -228,9 +228,13 @@ class LocalJournal:
             while self._queue:
                 batch, self._queue = self._queue[:_MAX_TOGETHER], self._queue[_MAX_TOGETHER:]
                 works = [work for work, _ in batch]
-                results = await asyncio.get_running_loop().run_in_executor(
-                    self._thread, self._file.together, works
-                )
+                try:
+                    results: list[Any] = await asyncio.get_running_loop().run_in_executor(
+                        self._thread, self._file.together, works
+                    )
+                except Exception as failure:  # noqa: BLE001 - it is each one's own result
+                    # Nobody waits for ever, whatever went wrong (no memory, say).
+                    results = [OSError(repr(failure))] * len(batch)
                 for (_, future), result in zip(batch, results, strict=True):
                     _settle(future, result)
         finally:

@@ -266,3 +266,17 @@ async def test_open_entries_are_found_among_many_that_ended_by_an_index(
     database.close()
     assert len(plans) == 2
     assert all("USING INDEX entry_" in plan for plan in plans), plans
+
+
+async def test_nobody_waits_for_ever_for_a_write_that_failed_in_an_unknown_way(
+    journal: LocalJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalFile, "together", fail)
+        async with asyncio.timeout(30):
+            with pytest.raises(JournalUnavailableError):
+                await journal.begin(Intent("glance", "alice", None, "a"))
+    await journal.begin(Intent("glance", "alice", None, "b"))
