@@ -51,6 +51,19 @@ def _unprivileged() -> Mapping[str, object]:
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": ()}
 
 
+def _children(pid: int) -> list[int]:
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _is_there(pid: int) -> bool:
+    """Tell whether a process still runs: one that nobody has waited for doesn't (proc(5), stat)."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
 @dataclass
 class Postgres:
     """One server: `start` it, use `dsn(name)`, `stop` or `kill` it, and `start` it again."""
@@ -96,9 +109,15 @@ class Postgres:
     def kill(self) -> None:
         """End it as a crash would, and every process of it."""
         if self._child is not None and self._child.poll() is None:
-            os.killpg(self._child.pid, signal.SIGKILL)
+            # Each of its processes is a session of its own, and what they share is in the way of
+            # the next start for as long as one of them is there.
+            helpers = _children(self._child.pid)
+            for pid in (self._child.pid, *helpers):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self._child.wait()
-            # Its helpers have gone with it; what they shared is in the way of the next start.
+            while any(_is_there(pid) for pid in helpers):
+                time.sleep(_POLL_S)
             with contextlib.suppress(FileNotFoundError):
                 (self.data / "postmaster.pid").unlink()
 

@@ -87,14 +87,13 @@ class Overlay:
         found = await self._store.records(query, limit=limit + 1, before=before)
         place = self._store.place
         page = {place(record): record for record in found[:limit]}
-        # What is further back than the store's page is for a later one.
-        end = min(page) if len(found) > limit else None
         for record in pending:
             at = place(record)
-            if (before is None or at < before) and (end is None or at >= end):
+            if before is None or at < before:
                 page.setdefault(at, record)
+        # What is further back than a full page is for a later one, the store's and the others.
         places = sorted(page, reverse=True)
-        is_last = end is None and len(places) <= limit
+        is_last = len(found) <= limit and len(places) <= limit
         shown = await self._changed([page[at] for at in places[:limit]])
         return RelationPage(
             tuple(record for record in shown if _matches(record, query)),

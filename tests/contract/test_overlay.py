@@ -52,7 +52,7 @@ class Host:
             image_id,
             kind=kind,
             registry=more.get("registry", "glance"),
-            created_at=CREATED_AT if named else None,
+            created_at=more.get("created_at", CREATED_AT) if named else None,
             project=more.get("project", "alice") if named else None,
             capture=capture if kind is EntryKind.CREATE else None,
             begun_at=at(seconds),
@@ -146,6 +146,19 @@ async def test_a_pending_burial_shows_in_relations(host: Host) -> None:
     host.add(image(1), 2, EntryKind.BURIAL)
     (record,) = await host.pages(limit=9)
     assert record.deleted_at == at(2)
+
+
+async def test_a_pending_burial_is_not_of_the_image_that_was_made_after_it(host: Host) -> None:
+    await host.deliver(host.add(image(1), 1))
+    host.add(image(1), 2, EntryKind.BURIAL)
+    host.add(image(1), 3, created_at="2030-01-02T00:00:00Z")
+    found = await host.pages(limit=9)
+    assert [(record.recorded_at, record.deleted_at) for record in found] == [
+        (at(3), None),
+        (at(1), at(2)),
+    ]
+    owners = await host.overlay.owners("glance", [image(1)])
+    assert owners[image(1)].created_at == "2030-01-02T00:00:00Z"
 
 
 async def test_a_pending_change_of_owner_moves_the_record(host: Host) -> None:

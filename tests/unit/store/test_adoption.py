@@ -180,3 +180,21 @@ async def test_the_round_goes_on_after_a_disk_that_failed(
         await asyncio.wait_for(looked.wait(), 30)
     assert not running.done()
     running.cancel()
+
+
+async def test_a_file_that_cannot_be_removed_now_goes_later(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await host.dead_worker("a")
+    await host.adoption.look()
+
+    def fail(_: Slot) -> None:
+        raise OSError(30, "read-only")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("relproxy.store.adoption.remove", fail)
+        with pytest.raises(OSError, match="read-only"):
+            await host.adoption.look()
+    assert path.exists()
+    await host.adoption.look()
+    assert not path.exists()
