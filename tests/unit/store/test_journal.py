@@ -3,9 +3,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -280,3 +281,19 @@ async def test_nobody_waits_for_ever_for_a_write_that_failed_in_an_unknown_way(
             with pytest.raises(JournalUnavailableError):
                 await journal.begin(Intent("glance", "alice", None, "a"))
     await journal.begin(Intent("glance", "alice", None, "b"))
+
+
+async def test_an_intent_that_is_durable_although_its_write_failed_is_settled(
+    journal: LocalJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = JournalFile.together
+
+    def write_and_fail(file: JournalFile, works: Sequence[Callable[[], Any]]) -> list[Any]:
+        together(file, works)
+        return [OSError(5, "no answer from the disk")] * len(works)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalFile, "together", write_and_fail)
+        with pytest.raises(JournalUnavailableError):
+            await journal.begin(Intent("glance", "alice", None, "a"))
+    assert [row.image_id for row in await journal.in_doubt()] == ["a"]
