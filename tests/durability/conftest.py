@@ -130,6 +130,28 @@ async def all_records(session: aiohttp.ClientSession, relproxy: Relproxy) -> lis
             return found
 
 
+async def recorded(session: aiohttp.ClientSession, relproxy: Relproxy) -> set[str]:
+    """Return the ids of the images that have records."""
+    return {record["image_id"] for record in await all_records(session, relproxy)}
+
+
+async def until_recorded(
+    session: aiohttp.ClientSession, relproxy: Relproxy, image_ids: set[str]
+) -> None:
+    """Wait until these images have records, and no others."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (found := await recorded(session, relproxy)) != image_ids:
+        assert time.monotonic() < deadline, f"still {found}, not {image_ids}"
+        await asyncio.sleep(0.05)
+
+
+async def metric(session: aiohttp.ClientSession, relproxy: Relproxy, name: str) -> float:
+    """Return the sum of the metrics whose names, or names and labels, begin so."""
+    async with session.get(f"{relproxy.admin_url}/metrics") as answer:
+        lines = (await answer.text()).splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
 async def in_doubt(session: aiohttp.ClientSession, relproxy: Relproxy) -> list[dict[str, Any]]:
     async with session.get(f"{relproxy.admin_url}/v1/journal") as answer:
         entries: list[dict[str, Any]] = (await answer.json())["in_doubt"]

@@ -20,6 +20,7 @@ from tests.durability.conftest import (
     Start,
     all_records,
     in_doubt,
+    metric,
     settings,
 )
 
@@ -42,12 +43,6 @@ async def standby(request: pytest.FixtureRequest, primary: Postgres) -> AsyncIte
     server = await asyncio.to_thread(primary.standby, synchronous=is_synchronous)
     yield server
     await asyncio.to_thread(server.remove)
-
-
-async def metric(session: aiohttp.ClientSession, relproxy: Relproxy, name: str) -> float:
-    async with session.get(f"{relproxy.admin_url}/metrics") as answer:
-        lines = (await answer.text()).splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
 async def load(

@@ -16,7 +16,16 @@ from lab.postgres import Postgres
 from lab.relproxy import Relproxy
 from lab.stand_in import StandIn
 from relproxy.store.postgres_pool import PostgresSettings, migrate
-from tests.durability.conftest import PATIENCE_S, Ledger, Start, all_records, settings
+from tests.durability.conftest import (
+    PATIENCE_S,
+    Ledger,
+    Start,
+    all_records,
+    metric,
+    recorded,
+    settings,
+    until_recorded,
+)
 
 INSTANCE = "i-0"
 # Whoever writes waits, whoever reads doesn't (PostgreSQL docs, 13.3.1).
@@ -56,10 +65,6 @@ async def create(session: aiohttp.ClientSession, relproxy: Relproxy) -> tuple[st
         return (await answer.json())["id"], answer.headers.get("X-Relproxy-Record")
 
 
-async def recorded(session: aiohttp.ClientSession, relproxy: Relproxy) -> set[str]:
-    return {record["image_id"] for record in await all_records(session, relproxy)}
-
-
 async def test_the_other_replica_reads_on_and_learns_of_it_once_the_store_can_write(
     glance: StandIn,
     session: aiohttp.ClientSession,
@@ -94,11 +99,8 @@ async def test_the_other_replica_reads_on_and_learns_of_it_once_the_store_can_wr
             async with session.get(f"{relproxy.admin_url}/readyz") as ready:
                 assert ready.status == 200
 
-    deadline = time.monotonic() + PATIENCE_S
     for relproxy in (here, there):
-        while await recorded(session, relproxy) != {first, second, third}:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.05)
+        await until_recorded(session, relproxy, {first, second, third})
         assert set(await images_of_instance(session, relproxy)) == {first, second, third}
 
 
@@ -124,19 +126,9 @@ async def test_a_store_that_stalls_under_load_costs_no_record(
     async with stall.transaction():
         await stall.execute(STALL)
         await asyncio.gather(*(some(relproxy) for relproxy in (here, there) * 4))
-        failed = "relproxy_relay_failures_total"
-        deadline = time.monotonic() + PATIENCE_S
-        while not await metric(session, here, failed):
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(PATIENCE_S):
+            while not await metric(session, here, "relproxy_relay_failures_total"):  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.05)
     for relproxy in (here, there):
-        while await recorded(session, relproxy) != set(glance.images):
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.05)
+        await until_recorded(session, relproxy, set(glance.images))
         ledger.check(glance, await all_records(session, relproxy), [])
-
-
-async def metric(session: aiohttp.ClientSession, relproxy: Relproxy, name: str) -> float:
-    async with session.get(f"{relproxy.admin_url}/metrics") as answer:
-        lines = (await answer.text()).splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
