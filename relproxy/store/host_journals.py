@@ -9,17 +9,21 @@ import asyncio
 import json
 import logging
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from relproxy.store.base import EntryState
+from relproxy.store.base import EntryKind, EntryState
 from relproxy.store.journal_file import SELECT_ENTRY, Row, row_of
 from relproxy.store.journal_room import files_in
 
 _LOG = logging.getLogger(__name__)
 
 _BUSY_TIMEOUT_S = 1.0
+
+
+_PENDING = f"state = '{EntryState.COMPLETED}'"
+_CHANGES = f"{_PENDING} AND kind <> '{EntryKind.CREATE}'"
 
 
 class HostJournals:
@@ -38,35 +42,48 @@ class HostJournals:
     async def pending_of_images(self, image_ids: Collection[str]) -> list[Row]:
         """Return the completed entries of some images in every registry, oldest first."""
         condition = "image_id IN (SELECT value FROM json_each(?))"
-        return await self._pending(condition, (json.dumps(list(image_ids)),))
+        return await self._pending((f"{_PENDING} AND {condition}",), json.dumps(list(image_ids)))
 
     async def pending_of_instance(self, instance_id: str) -> list[Row]:
-        """Return the completed entries that name an instance, oldest first."""
-        return await self._pending("instance_id = ?", (instance_id,))
+        """Return the completed entries that name an instance, and all changes, oldest first.
+
+        A change is one of an owner, or a deletion: neither names the instance that it concerns.
+        """
+        return await self._pending((f"{_PENDING} AND instance_id = ?", _CHANGES), instance_id)
 
     async def pending_of_project(self, project: str) -> list[Row]:
-        """Return the completed entries that name a project, oldest first."""
-        return await self._pending("project = ?", (project,))
+        """Return the completed entries that name a project, and all changes, oldest first.
+
+        And those of the images that a change gives to the project, whoever created them.
+        """
+        rows = await self._pending((f"{_PENDING} AND project = ?", _CHANGES), project)
+        given = {r.image_id for r in rows if r.kind is EntryKind.OWNER and r.project == project}
+        if not given:
+            return rows
+        others = await self.pending_of_images([image_id for image_id in given if image_id])
+        return _in_order({row.id: row for row in (*others, *rows)}.values())
 
     async def in_doubt(self) -> list[Row]:
         """Return the entries in doubt, oldest first."""
-        return await self._run(f"state = '{EntryState.IN_DOUBT}'", ())
+        return await self._run((f"state = '{EntryState.IN_DOUBT}'",), ())
 
-    async def _pending(self, condition: str, parameters: tuple[object, ...]) -> list[Row]:
-        rows = await self._run(f"state = '{EntryState.COMPLETED}' AND {condition}", parameters)
-        return sorted(rows, key=lambda row: row.at or row.begun_at)
+    async def _pending(self, conditions: Sequence[str], value: str) -> list[Row]:
+        named = [c for c in conditions if "?" in c]
+        return _in_order(await self._run(conditions, (value,) * len(named)))
 
-    async def _run(self, condition: str, parameters: tuple[object, ...]) -> list[Row]:
+    async def _run(self, conditions: Sequence[str], parameters: tuple[object, ...]) -> list[Row]:
+        # One statement, so that one moment is seen of each file.
+        statement = " UNION ALL ".join(f"{SELECT_ENTRY} WHERE {c}" for c in conditions)
         return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._rows, condition, parameters
+            self._thread, self._rows, statement, parameters
         )
 
-    def _rows(self, condition: str, parameters: tuple[object, ...]) -> list[Row]:
+    def _rows(self, statement: str, parameters: tuple[object, ...]) -> list[Row]:
         # By id, because an entry that is being adopted stands in two files.
         found: dict[str, Row] = {}
         for path, connection in self._connections():
             try:
-                cursor = connection.execute(f"{SELECT_ENTRY} WHERE {condition}", parameters)
+                cursor = connection.execute(statement, parameters)
                 found |= {row.id: row for row in map(row_of, cursor)}
             except sqlite3.Error as failure:
                 # Its owner says so in its own log and metrics; the others' are still worth reading.
@@ -92,6 +109,10 @@ class HostJournals:
         for connection in self._opened.values():
             connection.close()
         self._opened.clear()
+
+
+def _in_order(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: row.at or row.begun_at)
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -18,7 +18,7 @@ from relproxy.model import (
     OwnerChange,
     Ownership,
 )
-from relproxy.store.base import EntryKind, RelationPage, RelationQuery, Store
+from relproxy.store.base import RelationPage, RelationQuery, Store
 from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal_file import Row
 from relproxy.store.place import as_cursor, from_cursor
@@ -36,43 +36,44 @@ class Overlay:
 
     async def owners(self, registry: str, image_ids: Collection[str]) -> Mapping[str, Ownership]:
         """Look in the journals, then in the store."""
-        changes = await self._pending_of(registry, image_ids)
+        rows = await self._journals.pending_of_images(image_ids)
+        changes = _changes(rows, registry)
         owners = await self._store.owners(registry, image_ids)
         return with_changes(owners, changes) if changes else owners
 
     async def images_of_instance(self, registry: str, query: InstanceQuery) -> Sequence[ImageKey]:
         """Look in the journals, then in the store; newest first."""
         rows = await self._journals.pending_of_instance(query.instance_id)
-        gained = await self._gained(query.project)
+        changes = _changes(rows, registry)
         found = await self._store.images_of_instance(registry, query)
-        if any(row.registry == registry for row in gained):
+        if gained := _gained(changes, query.project):
             # Whoever they belonged to.
-            ids = {row.image_id for row in gained} | {key.id for key in found}
             of_all = await self._store.images_of_instance(registry, replace(query, project=None))
-            found = [key for key in of_all if key.id in ids]
-        # Of any project: a change may have followed, and what isn't the asked one's goes below.
-        records = [r for r in _records(rows) if r.registry == registry and _is_of(r, query)]
-        keys = dict.fromkeys(ImageKey(r.image_id, r.created_at) for r in reversed(records))
+            gained |= {key.id for key in found}
+            found = [key for key in of_all if key.id in gained]
+        pending = [c for c in changes if isinstance(c, ImageRecord) and _is_of(c, query)]
+        keys = dict.fromkeys(ImageKey(r.image_id, r.created_at) for r in reversed(pending))
         keys |= dict.fromkeys(found)
-        gone = await self._gone(registry, keys, query.project)
-        return [key for key in keys if key not in gone]
+        unsure, owners = await self._unsure(registry, {key.id for key in keys}, changes)
+        return [
+            key
+            for key in keys
+            if key.id not in unsure
+            or (key.id in owners and query.project in (None, owners[key.id].project))
+        ]
 
     async def images_of_project(
         self, registry: str, project: str, *, at_most: int
     ) -> Sequence[str] | None:
         """Look in the journals, then in the store."""
-        rows = await self._journals.pending_of_project(project)
+        changes = _changes(await self._journals.pending_of_project(project), registry)
         found = await self._store.images_of_project(registry, project, at_most=at_most)
         if found is None:
             return None
-        pending = (row.change.image_id for row in rows if row.registry == registry)
-        ids = list(dict.fromkeys([*found, *pending]))
-        changes = await self._pending_of(registry, ids)
-        if changes:
-            owners = with_changes(await self._store.owners(registry, ids), changes)
-            changed = {change.image_id for change in changes}
-            ids = [i for i in ids if i not in changed or _owner(owners, i) == project]
-        return None if len(ids) > at_most else ids
+        ids = dict.fromkeys([*found, *(change.image_id for change in changes)])
+        unsure, owners = await self._unsure(registry, ids.keys(), changes)
+        own = [i for i in ids if i not in unsure or (i in owners and owners[i].project == project)]
+        return None if len(own) > at_most else own
 
     async def relations(
         self, query: RelationQuery, *, limit: int, cursor: str | None
@@ -83,78 +84,55 @@ class Overlay:
         owner has taken out of the question.
         """
         before = None if cursor is None else from_cursor(cursor)
-        pending = await self._pending_records(query)
+        changes = await self._pending(query)
         found = await self._store.records(query, limit=limit + 1, before=before)
         place = self._store.place
+        # What is further back than a full page of the store is for a later one.
+        end = place(found[limit - 1]) if len(found) > limit else None
         page = {place(record): record for record in found[:limit]}
-        for record in pending:
+        for record in await self._pending_records(query, changes):
             at = place(record)
-            if before is None or at < before:
+            if (before is None or at < before) and (end is None or at >= end):
                 page.setdefault(at, record)
-        # What is further back than a full page is for a later one, the store's and the others.
-        places = sorted(page, reverse=True)
-        is_last = len(found) <= limit and len(places) <= limit
-        shown = await self._changed([page[at] for at in places[:limit]])
-        return RelationPage(
-            tuple(record for record in shown if _matches(record, query)),
-            None if is_last else as_cursor(places[limit - 1]),
-        )
+        page = {at: _after(record, changes) for at, record in page.items()}
+        places = sorted((at for at in page if _matches(page[at], query)), reverse=True)
+        if len(places) > limit:
+            end = places[limit - 1]
+        records = tuple(page[at] for at in places[:limit])
+        return RelationPage(records, None if end is None else as_cursor(end))
 
-    async def _pending_records(self, query: RelationQuery) -> list[ImageRecord]:
-        """Return records that the store may lack, or have under another project."""
+    async def _pending(self, query: RelationQuery) -> list[Change]:
+        rows: list[Row] = []
         if query.image_id is not None:
             rows = await self._journals.pending_of_images([query.image_id])
-        elif query.instance_id is not None:
-            rows = await self._journals.pending_of_instance(query.instance_id)
         elif query.project is not None:
             rows = await self._journals.pending_of_project(query.project)
-        else:
-            return []
-        records = _records(rows)
-        gained = await self._gained(query.project)
-        if gained:
-            ids = {row.change.image_id for row in gained}
-            records += _records(await self._journals.pending_of_images(ids))
-            for image_id in ids:
-                asked = RelationQuery(image_id=image_id)
-                records += await self._store.records(asked, limit=_OF_ONE_ID, before=None)
-        return [r for r in records if _matches(r, replace(query, project=None))]
+        elif query.instance_id is not None:
+            rows = await self._journals.pending_of_instance(query.instance_id)
+        return _changes(rows)
 
-    async def _changed(self, records: Sequence[ImageRecord]) -> list[ImageRecord]:
-        """Return records as they are once the store has taken what is pending."""
-        changes: dict[str, list[Change]] = {}
-        if records:
-            for row in await self._journals.pending_of_images({r.image_id for r in records}):
-                changes.setdefault(row.change.image_id, []).append(row.change)
-        return [_after(record, changes.get(record.image_id, ())) for record in records]
+    async def _pending_records(
+        self, query: RelationQuery, changes: Sequence[Change]
+    ) -> list[ImageRecord]:
+        """Return records that the store may lack, or may have under another project."""
+        records = [change for change in changes if isinstance(change, ImageRecord)]
+        for image_id in _gained(changes, query.project):
+            asked = RelationQuery(image_id=image_id)
+            records += await self._store.records(asked, limit=_OF_ONE_ID, before=None)
+        return records
 
-    async def _gained(self, project: str | None) -> list[Row]:
-        """Return the pending changes that make a project the owner."""
-        if project is None:
-            return []
-        rows = await self._journals.pending_of_project(project)
-        return [row for row in rows if row.kind is EntryKind.OWNER]
+    async def _unsure(
+        self, registry: str, image_ids: Collection[str], changes: Sequence[Change]
+    ) -> tuple[Collection[str], Mapping[str, Ownership]]:
+        """Return the images of which the journals say something, and who owns them.
 
-    async def _gone(
-        self, registry: str, keys: Iterable[ImageKey], project: str | None
-    ) -> set[ImageKey]:
-        """Return those that, with what is pending, are deleted or another project's."""
-        ids = {key.id for key in keys}
-        changes = await self._pending_of(registry, ids)
-        if not changes:
-            return set()
-        owners = with_changes(await self._store.owners(registry, ids), changes)
-        changed = {change.image_id for change in changes}
-        return {
-            key
-            for key in keys
-            if key.id in changed
-            and (key.id not in owners or project not in (None, _owner(owners, key.id)))
-        }
-
-    async def _pending_of(self, registry: str, image_ids: Collection[str]) -> list[Change]:
-        rows = await self._journals.pending_of_images(image_ids) if image_ids else []
-        return [row.change for row in rows if row.registry == registry]
+        The store is read after the journals were, so what has been delivered meanwhile is in it:
+        a change is missed in neither.
+        """
+        unsure = {change.image_id for change in changes}.intersection(image_ids)
+        if not unsure:
+            return (), {}
+        return unsure, with_changes(await self._store.owners(registry, unsure), changes)
 
 
 def with_changes(
@@ -179,7 +157,7 @@ def with_changes(
 def _after(record: ImageRecord, changes: Iterable[Change]) -> ImageRecord:
     """Return a record as it is once the store has taken `changes`, oldest first."""
     for change in changes:
-        if change.registry != record.registry:
+        if (change.registry, change.image_id) != (record.registry, record.image_id):
             continue
         match change:
             case Burial():
@@ -191,13 +169,13 @@ def _after(record: ImageRecord, changes: Iterable[Change]) -> ImageRecord:
     return record
 
 
-def _records(rows: Iterable[Row]) -> list[ImageRecord]:
-    return [change for row in rows if isinstance(change := row.change, ImageRecord)]
+def _changes(rows: Iterable[Row], registry: str | None = None) -> list[Change]:
+    return [row.change for row in rows if registry in (None, row.registry)]
 
 
-def _owner(owners: Mapping[str, Ownership], image_id: str) -> str | None:
-    held = owners.get(image_id)
-    return held.project if held else None
+def _gained(changes: Iterable[Change], project: str | None) -> set[str]:
+    """Return the images that a change gives to a project."""
+    return {c.image_id for c in changes if isinstance(c, OwnerChange) and c.project == project}
 
 
 def _is_of(record: ImageRecord, query: InstanceQuery) -> bool:

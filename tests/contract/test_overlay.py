@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -188,6 +189,56 @@ async def test_an_instance_has_the_images_that_a_pending_change_gives_its_projec
     assert await found("bob") == both
     assert await found(None) == both
     assert await found("alice") == []
+
+
+@pytest.mark.parametrize("read", ["pending_of_instance", "pending_of_project", "pending_of_images"])
+@pytest.mark.parametrize("project", ["alice", "bob", "carol"])
+async def test_a_delivery_at_any_moment_of_a_look_up_shows_nobody_anothers_image(
+    host: Host, read: str, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Created by alice, given to bob, then to carol, all of it pending; who asks is told alike."""
+    rows = [host.add(image(1), 1)]
+    rows += [
+        host.add(image(1), n, EntryKind.OWNER, project=to) for n, to in ((2, "bob"), (3, "carol"))
+    ]
+    rows.append(host.add(image(2), 4, project="dave"))
+    journals = host.overlay._journals  # noqa: SLF001 - between two of its reads
+    reading = getattr(journals, read)
+
+    async def read_and_deliver(*asked: Any) -> list[Row]:
+        found: list[Row] = await reading(*asked)
+        await host.deliver(*rows)
+        return found
+
+    monkeypatch.setattr(journals, read, read_and_deliver)
+    expected = [image(1)] if project == "carol" else []
+    query = InstanceQuery("123", EAST, project)
+    keys = await host.overlay.images_of_instance("glance", query)
+    assert [key.id for key in keys] == expected
+
+
+@pytest.mark.parametrize("read", ["pending_of_project", "pending_of_images"])
+@pytest.mark.parametrize("project", ["alice", "bob", "carol"])
+async def test_a_delivery_at_any_moment_leaves_a_project_its_own(
+    host: Host, read: str, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [host.add(image(1), 1)]
+    rows += [
+        host.add(image(1), n, EntryKind.OWNER, project=to) for n, to in ((2, "bob"), (3, "carol"))
+    ]
+    journals = host.overlay._journals  # noqa: SLF001 - between two of its reads
+    reading = getattr(journals, read)
+
+    async def read_and_deliver(*asked: Any) -> list[Row]:
+        found: list[Row] = await reading(*asked)
+        await host.deliver(*rows)
+        return found
+
+    monkeypatch.setattr(journals, read, read_and_deliver)
+    expected = [image(1)] if project == "carol" else []
+    assert await host.overlay.images_of_project("glance", project, at_most=9) == expected
+    page = await host.overlay.relations(RelationQuery(project=project), limit=9, cursor=None)
+    assert ids(page.records) == expected
 
 
 async def test_owners_and_projects_follow_the_journal(host: Host) -> None:

@@ -29,6 +29,7 @@ CREATE INDEX entry_completed ON entry (sequence) WHERE state = 'completed';
 CREATE INDEX entry_pending_by_image ON entry (image_id) WHERE state = 'completed';
 CREATE INDEX entry_pending_by_instance ON entry (instance_id) WHERE state = 'completed';
 CREATE INDEX entry_pending_by_project ON entry (project) WHERE state = 'completed';
+CREATE INDEX entry_pending_change ON entry (sequence) WHERE state = 'completed' AND kind <> 'create';
 CREATE INDEX entry_ended ON entry (ended_at) WHERE state IN ('delivered', 'abandoned');
 
 -- The identity of the server to which the delivered entries went.
