@@ -21,7 +21,6 @@ _LOG = logging.getLogger(__name__)
 
 _BUSY_TIMEOUT_S = 1.0
 
-
 _PENDING = f"state = '{EntryState.COMPLETED}'"
 _CHANGES = f"{_PENDING} AND kind <> '{EntryKind.CREATE}'"
 
@@ -68,8 +67,7 @@ class HostJournals:
         return await self._run((f"state = '{EntryState.IN_DOUBT}'",), ())
 
     async def _pending(self, conditions: Sequence[str], value: str) -> list[Row]:
-        named = [c for c in conditions if "?" in c]
-        return _in_order(await self._run(conditions, (value,) * len(named)))
+        return _in_order(await self._run(conditions, (value,)))
 
     async def _run(self, conditions: Sequence[str], parameters: tuple[object, ...]) -> list[Row]:
         # One statement, so that one moment is seen of each file.

@@ -51,7 +51,9 @@ class Overlay:
             of_all = await self._store.images_of_instance(registry, replace(query, project=None))
             gained |= {key.id for key in found}
             found = [key for key in of_all if key.id in gained]
-        pending = [c for c in changes if isinstance(c, ImageRecord) and _is_of(c, query)]
+        # Of any project: whose they are now is seen below.
+        asked = RelationQuery(instance_id=query.instance_id, installation=query.installation)
+        pending = [c for c in changes if isinstance(c, ImageRecord) and _matches(c, asked)]
         keys = dict.fromkeys(ImageKey(r.image_id, r.created_at) for r in reversed(pending))
         keys |= dict.fromkeys(found)
         unsure, owners = await self._unsure(registry, {key.id for key in keys}, changes)
@@ -176,15 +178,6 @@ def _changes(rows: Iterable[Row], registry: str | None = None) -> list[Change]:
 def _gained(changes: Iterable[Change], project: str | None) -> set[str]:
     """Return the images that a change gives to a project."""
     return {c.image_id for c in changes if isinstance(c, OwnerChange) and c.project == project}
-
-
-def _is_of(record: ImageRecord, query: InstanceQuery) -> bool:
-    instance = record.capture.instance if record.capture else None
-    return (
-        instance is not None
-        and instance.id == query.instance_id
-        and query.installation in (None, instance.installation)
-    )
 
 
 def _matches(record: ImageRecord, query: RelationQuery) -> bool:

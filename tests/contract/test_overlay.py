@@ -191,17 +191,19 @@ async def test_an_instance_has_the_images_that_a_pending_change_gives_its_projec
     assert await found("alice") == []
 
 
-@pytest.mark.parametrize("read", ["pending_of_instance", "pending_of_project", "pending_of_images"])
-@pytest.mark.parametrize("project", ["alice", "bob", "carol"])
-async def test_a_delivery_at_any_moment_of_a_look_up_shows_nobody_anothers_image(
-    host: Host, read: str, project: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Created by alice, given to bob, then to carol, all of it pending; who asks is told alike."""
-    rows = [host.add(image(1), 1)]
-    rows += [
-        host.add(image(1), n, EntryKind.OWNER, project=to) for n, to in ((2, "bob"), (3, "carol"))
+def passed_on(host: Host) -> list[Row]:
+    """Have alice create an image, give it to bob, and him to carol, all of it pending."""
+    return [
+        host.add(image(1), 1),
+        host.add(image(1), 2, EntryKind.OWNER, project="bob"),
+        host.add(image(1), 3, EntryKind.OWNER, project="carol"),
     ]
-    rows.append(host.add(image(2), 4, project="dave"))
+
+
+def deliver_after(
+    read: str, host: Host, rows: Sequence[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deliver `rows` whenever the overlay has read the journals so."""
     journals = host.overlay._journals  # noqa: SLF001 - between two of its reads
     reading = getattr(journals, read)
 
@@ -211,6 +213,15 @@ async def test_a_delivery_at_any_moment_of_a_look_up_shows_nobody_anothers_image
         return found
 
     monkeypatch.setattr(journals, read, read_and_deliver)
+
+
+@pytest.mark.parametrize("read", ["pending_of_instance", "pending_of_project", "pending_of_images"])
+@pytest.mark.parametrize("project", ["alice", "bob", "carol"])
+async def test_a_delivery_at_any_moment_of_a_look_up_shows_nobody_anothers_image(
+    host: Host, read: str, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [*passed_on(host), host.add(image(2), 4, project="dave")]
+    deliver_after(read, host, rows, monkeypatch)
     expected = [image(1)] if project == "carol" else []
     query = InstanceQuery("123", EAST, project)
     keys = await host.overlay.images_of_instance("glance", query)
@@ -222,19 +233,7 @@ async def test_a_delivery_at_any_moment_of_a_look_up_shows_nobody_anothers_image
 async def test_a_delivery_at_any_moment_leaves_a_project_its_own(
     host: Host, read: str, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [host.add(image(1), 1)]
-    rows += [
-        host.add(image(1), n, EntryKind.OWNER, project=to) for n, to in ((2, "bob"), (3, "carol"))
-    ]
-    journals = host.overlay._journals  # noqa: SLF001 - between two of its reads
-    reading = getattr(journals, read)
-
-    async def read_and_deliver(*asked: Any) -> list[Row]:
-        found: list[Row] = await reading(*asked)
-        await host.deliver(*rows)
-        return found
-
-    monkeypatch.setattr(journals, read, read_and_deliver)
+    deliver_after(read, host, passed_on(host), monkeypatch)
     expected = [image(1)] if project == "carol" else []
     assert await host.overlay.images_of_project("glance", project, at_most=9) == expected
     page = await host.overlay.relations(RelationQuery(project=project), limit=9, cursor=None)
