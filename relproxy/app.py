@@ -21,14 +21,14 @@ from relproxy.admin.health import Health, Probe, Watched
 from relproxy.admin.journal import JournalView
 from relproxy.admin.listener import admin_application
 from relproxy.admin.relations import RelationsView
+from relproxy.app_identity import Logins, opened_identity, opened_logins
 from relproxy.endpoints import Endpoints
 from relproxy.errors import StoreRefusedError, StoreUnavailableError
 from relproxy.filters.base import Dialect
 from relproxy.filters.capture import MetadataHeaders
 from relproxy.filters.glance_v2 import GlanceV2
+from relproxy.filters.trust import trusted_sources
 from relproxy.identity.base import IdentityProvider
-from relproxy.identity.headers import HeadersIdentity
-from relproxy.keystone import KeystoneLogin
 from relproxy.metrics import Metrics
 from relproxy.model import Tenancy
 from relproxy.proxy import Parts, Proxy
@@ -36,12 +36,9 @@ from relproxy.recording import Recording
 from relproxy.routing import route_table
 from relproxy.server import InFlight, make_server
 from relproxy.settlement import (
-    Anonymous,
     Asked,
-    Credentials,
     Settlement,
     SettlementParts,
-    front_credentials,
 )
 from relproxy.sockets import Sockets, bind_all
 from relproxy.store.adoption import Adoption
@@ -94,11 +91,15 @@ async def running(
         recorder = await _recorder(opened, configuration, store, metrics)
         session = await opened.enter_async_context(open_session(configuration.timeouts))
         upstreams = _upstreams(configuration, session, metrics)
-        settlement = _settlement(configuration, recorder, upstreams, session, metrics)
+        logins = await opened.enter_async_context(opened_logins(configuration))
+        settlement = _settlement(configuration, recorder, upstreams, logins, metrics)
         watched = _background(opened, recorder, settlement)
         tasks = TaskSet()
         opened.push_async_callback(tasks.drain, configuration.timeouts.shutdown_s)
-        proxy = Proxy(_parts(configuration, recorder, upstreams, metrics, tasks))
+        identity = await opened.enter_async_context(
+            opened_identity(configuration.identity, metrics)
+        )
+        proxy = Proxy(_parts(configuration, recorder, upstreams, identity=identity, tasks=tasks))
         probes = {r.name: _probe(r, upstreams[r.name]) for r in configuration.registries}
         health = Health(store, probes, watched, probe_s=configuration.timeouts.probe_s)
         admin = admin_application(
@@ -130,6 +131,7 @@ class _Recorder:
     adoption: Adoption
     journals: HostJournals
     overlay: Overlay
+    metrics: Metrics
 
 
 def _postgres_settings(settings: config.Store) -> PostgresSettings:
@@ -236,7 +238,7 @@ async def _recorder(
     )
     relay = Relay(journal, store, metrics, terms)
     adoption = Adoption(room, journal, relay, metrics)
-    return _Recorder(journal, relay, adoption, journals, Overlay(journals, store))
+    return _Recorder(journal, relay, adoption, journals, Overlay(journals, store), metrics)
 
 
 def _background(
@@ -257,15 +259,14 @@ def _settlement(
     configuration: config.Configuration,
     recorder: _Recorder,
     upstreams: Mapping[str, Upstream],
-    session: aiohttp.ClientSession,
+    logins: Logins,
     metrics: Metrics,
 ) -> Settlement:
-    roles = frozenset(configuration.identity.admin_roles)
     asked = {
         registry.name: Asked(
             upstreams[registry.name],
             _DIALECTS[registry.dialect],
-            _credentials(registry, roles, session),
+            logins[registry.name],
         )
         for registry in configuration.registries
     }
@@ -280,18 +281,6 @@ def _settlement(
         ),
         abandon_after_s=configuration.journal.abandon_after_s,
     )
-
-
-def _credentials(
-    registry: config.Registry, roles: frozenset[str], session: aiohttp.ClientSession
-) -> Credentials:
-    if registry.credentials is not None:
-        return KeystoneLogin(registry.credentials, session)
-    return front_credentials(roles) if registry.upstream_identity == "headers" else Anonymous()
-
-
-def _identity(settings: config.Identity) -> IdentityProvider:
-    return HeadersIdentity(settings.trusted_networks, settings.admin_roles)
 
 
 def _upstreams(
@@ -314,28 +303,29 @@ def _parts(
     configuration: config.Configuration,
     recorder: _Recorder,
     upstreams: Mapping[str, Upstream],
-    metrics: Metrics,
+    *,
+    identity: IdentityProvider,
     tasks: TaskSet,
 ) -> Parts:
     recording = Recording(
         upstreams,
         RelayedJournal(recorder.journal, recorder.relay),
         configuration.limits,
-        metrics,
+        recorder.metrics,
         goes_on_unrecorded=configuration.journal.when_unwritable == "forward",
     )
-    names = configuration.metadata_headers
+    trusted, names = configuration.trusted_sources, configuration.metadata_headers
     return Parts(
         routes=route_table(configuration, _DIALECTS),
-        identity=_identity(configuration.identity),
-        trusted_sources=configuration.trusted_sources.networks,
+        identity=identity,
+        trusted_sources=trusted_sources(trusted.networks, trusted.roles, trusted.service_roles),
         metadata_headers=MetadataHeaders(names.installation, names.instance),
         upstreams=upstreams,
         recording=recording,
         owners=recorder.overlay,
         images=recorder.overlay,
         limits=configuration.limits,
-        metrics=metrics,
+        metrics=recorder.metrics,
         tasks=tasks,
     )
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from relproxy.config_identity import Credentials, Identity, TrustedSources
 from relproxy.config_types import (
     Bind,
     Count,
@@ -19,7 +20,6 @@ from relproxy.config_types import (
     HeaderName,
     HostName,
     InstallationUUID,
-    KeystoneUrl,
     LongSeconds,
     LoopbackBind,
     Name,
@@ -27,24 +27,19 @@ from relproxy.config_types import (
     PathPrefix,
     PostgresDsn,
     Seconds,
+    Section,
 )
 from relproxy.model import Tenancy
 
 
-class _Section(BaseModel):
-    """One mapping of the file: no unknown keys, no change after it was read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Listener(_Section):
+class Listener(Section):
     """An address on which clients are served."""
 
     name: Name = Field(description="What routes and metrics call this listener.")
     bind: Bind = Field(description="HOST:PORT to listen on; port 0 takes a free one.")
 
 
-class Admin(_Section):
+class Admin(Section):
     """The listener for operators: health, metrics and relations."""
 
     bind: LoopbackBind = Field(
@@ -53,33 +48,7 @@ class Admin(_Section):
     )
 
 
-class Identity(_Section):
-    """Who vouches for callers."""
-
-    provider: Literal["headers"] = Field(
-        default="headers",
-        description="headers: a front that authenticated the caller sends X-Project-Id, X-Roles.",
-    )
-    trusted_networks: tuple[Network, ...] = Field(
-        default=(),
-        description="Networks of those fronts; from anyone else identity headers are stripped.",
-    )
-    admin_roles: tuple[str, ...] = Field(
-        default=("admin",),
-        description="Roles that make a caller an admin, who sees everything.",
-    )
-
-
-class TrustedSources(_Section):
-    """Who vouches for instance metadata headers."""
-
-    networks: tuple[Network, ...] = Field(
-        default=(),
-        description="Networks of the Novas; metadata headers from elsewhere count for nothing.",
-    )
-
-
-class MetadataHeaderNames(_Section):
+class MetadataHeaderNames(Section):
     """The two headers that carry the tuple; stripped from every request, whoever sent them."""
 
     installation: HeaderName = Field(
@@ -97,7 +66,7 @@ class MetadataHeaderNames(_Section):
         return self
 
 
-class Store(_Section):
+class Store(Section):
     """Where records are kept."""
 
     driver: Literal["sqlite", "postgres"] = Field(
@@ -139,7 +108,7 @@ class Store(_Section):
     )
 
 
-class Journal(_Section):
+class Journal(Section):
     """Where creates are written down before they leave, so that none is lost."""
 
     directory: Path = Field(
@@ -168,27 +137,14 @@ class Journal(_Section):
     )
 
 
-class Installation(_Section):
+class Installation(Section):
     """One Nova."""
 
     name: Name = Field(description="What routes call this installation.")
     uuid: InstallationUUID = Field(description="Its nova_installation_uuid; it never changes.")
 
 
-class Credentials(_Section):
-    """With what relproxy itself asks a registry about creates in doubt."""
-
-    auth_url: KeystoneUrl = Field(description="Keystone's Identity API: http://HOST:PORT/v3.")
-    username: str = Field(description="A user of relproxy's own, who may see every image.")
-    user_domain: str = Field(default="Default", description="The domain of the user.")
-    project: str = Field(description="The project in which the user has its role.")
-    project_domain: str = Field(default="Default", description="The domain of the project.")
-    password_file: Path = Field(
-        description="A file that holds the user's password, read at each log-in."
-    )
-
-
-class Registry(_Section):
+class Registry(Section):
     """One image registry."""
 
     name: Name = Field(description="What routes, records and metrics call it; records keep it.")
@@ -234,7 +190,7 @@ class Registry(_Section):
     )
 
 
-class Route(_Section):
+class Route(Section):
     """Which requests go to which registry; the first one that matches is taken."""
 
     name: Name = Field(description="What metrics and logs call this route.")
@@ -252,7 +208,7 @@ class Route(_Section):
     )
 
 
-class Limits(_Section):
+class Limits(Section):
     """What one request may cost."""
 
     max_page_bytes: Count = Field(
@@ -274,7 +230,7 @@ class Limits(_Section):
     )
 
 
-class Timeouts(_Section):
+class Timeouts(Section):
     """How long a peer may take, in seconds."""
 
     connect_s: Seconds = Field(
@@ -298,7 +254,7 @@ class Timeouts(_Section):
     )
 
 
-class Log(_Section):
+class Log(Section):
     """What is written to standard error, one JSON object a line."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
@@ -306,7 +262,7 @@ class Log(_Section):
     )
 
 
-class Configuration(_Section):
+class Configuration(Section):
     """The whole file."""
 
     listeners: tuple[Listener, ...] = Field(min_length=1)

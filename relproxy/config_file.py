@@ -168,6 +168,7 @@ def _between_settings(tree: dict[str, Any]) -> Iterator[_Problem]:
     yield from _repeated(tree, "listeners", "bind")
     yield from _admin_bind(tree)
     yield from _store(tree)
+    yield from _identity(tree)
     for index, registry in enumerate(_mappings(tree, "registries")):
         yield from _limits(registry, index)
     for index, route in enumerate(_mappings(tree, "routes")):
@@ -185,6 +186,20 @@ def _store(tree: dict[str, Any]) -> Iterator[_Problem]:
                 yield ("store", name), "has a meaning with driver postgres only"
     elif store.get("dsn") is None:
         yield ("store", "dsn"), "is required with driver postgres"
+
+
+def _identity(tree: dict[str, Any]) -> Iterator[_Problem]:
+    identity = tree.get("identity")
+    if not isinstance(identity, dict):
+        return
+    provider, has_keystone = identity.get("provider"), identity.get("keystone") is not None
+    if provider == "headers" and has_keystone:
+        yield ("identity", "keystone"), "has a meaning with provider keystone only"
+    if provider == "keystone" and not has_keystone:
+        yield ("identity", "keystone"), "is required with provider keystone"
+    if has_keystone and identity.get("trusted_networks"):
+        path = ("identity", "trusted_networks")
+        yield path, "has a meaning with provider headers only: nobody else is believed"
 
 
 def _mappings(tree: dict[str, Any], kind: str) -> list[dict[str, Any]]:

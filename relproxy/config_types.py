@@ -7,7 +7,7 @@ import uuid
 from ipaddress import ip_address, ip_network
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from relproxy import networks
 from relproxy.errors import BadRequestError
@@ -122,3 +122,9 @@ Network = Annotated[networks.Network, BeforeValidator(_network)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, strict=True)]
 LongSeconds = Annotated[float, Field(gt=0, le=90 * 86_400, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
+
+
+class Section(BaseModel):
+    """One mapping of the file: no unknown keys, no change after it was read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

@@ -27,9 +27,16 @@ class BadRequestError(RelproxyError):
 
 
 class UnauthenticatedError(RelproxyError):
-    """Nobody vouches for a caller, and what was asked for needs one."""
+    """Nobody vouches for a caller, and what was asked for needs one.
+
+    `challenge` is the value of WWW-Authenticate.
+    """
 
     status = 401
+
+    def __init__(self, sentence: str, *, challenge: str = 'Token realm="images"') -> None:
+        super().__init__(sentence)
+        self.challenge = challenge
 
 
 class ForbiddenError(RelproxyError):

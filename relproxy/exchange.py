@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from relproxy.filters.access import objection
+from relproxy.errors import RelproxyError
+from relproxy.filters.access import narrowed, objection
 from relproxy.filters.base import Dialect
 from relproxy.filters.headers import identity_headers, upstream_headers
 from relproxy.filters.visibility import Viewer
+from relproxy.identity.base import NoCaller
 from relproxy.messages import Headers, Request
-from relproxy.model import Caller, Tenancy
+from relproxy.model import Access, Caller, Tenancy, Treatment
 from relproxy.routing import Match
 
 
@@ -48,18 +50,30 @@ class Exchange:
         return Viewer(tenancy, self.caller, asks_for_community=asks_for_community)
 
 
+def needs_caller(match: Match) -> bool:
+    """Tell whether it matters to relproxy who sent the request.
+
+    A registry that validates tokens itself judges all but lists, which relproxy filters, and
+    creates, whose sender may vouch for an instance.
+    """
+    registry = match.route.registry
+    if registry.tenancy is Tenancy.RELPROXY or registry.upstream_identity == "headers":
+        return match.operation.access is not Access.ANYONE
+    return match.treatment in {Treatment.LIST, Treatment.CREATE}
+
+
 def exchange_for(
-    request: Request, match: Match, caller: Caller | None, *, own_headers: tuple[str, ...]
+    request: Request, match: Match, found: Caller | NoCaller, *, own_headers: tuple[str, ...]
 ) -> Exchange:
     """Put an exchange together.
 
     Raises what speaks against it: the caller may not do this, or a header means two things.
     """
     registry = match.route.registry
-    if registry.tenancy is Tenancy.RELPROXY:
-        refused = objection(match.operation, caller)
-        if refused is not None:
-            raise refused
+    refused = _objection(request.head.method, match, found)
+    if refused is not None:
+        raise refused
+    caller = found if isinstance(found, Caller) else None
     outgoing = upstream_headers(request.head.headers, own=own_headers)
     outgoing = match.route.dialect.neutral_headers(outgoing)
     if match.authority is not None:
@@ -67,3 +81,19 @@ def exchange_for(
     if registry.upstream_identity == "headers" and caller is not None:
         outgoing = outgoing.with_added(*identity_headers(caller))
     return Exchange(request, match, caller, outgoing)
+
+
+def _objection(method: str, match: Match, found: Caller | NoCaller) -> RelproxyError | None:
+    """Return why this may not be done whatever the image, as far as it is relproxy's to say."""
+    registry, operation = match.route.registry, match.operation
+    is_only_wall = registry.tenancy is Tenancy.RELPROXY
+    # Otherwise the registry validates the caller's own token, and judges by that.
+    vouches = is_only_wall or registry.upstream_identity == "headers"
+    if not vouches or operation.access is Access.ANYONE:
+        return None
+    if isinstance(found, NoCaller):
+        # A registry that wants callers refuses strangers itself, in its own words; but somebody
+        # whom relproxy knows, and can't speak for, would look like one to it.
+        return found.refusal() if is_only_wall or found.challenge is None else None
+    refused = objection(operation, found) if is_only_wall else None
+    return refused or narrowed(found, method, operation)

@@ -93,7 +93,22 @@ class Metrics:
             ("registry", "reason"),
             registry=own,
         )
+        self._add_those_of_identity(own)
         self._add_those_of_the_journal(own)
+
+    def _add_those_of_identity(self, own: CollectorRegistry) -> None:
+        self.token_validations = Counter(
+            "relproxy_token_validations",
+            "Questions to Keystone about a token, by its answer.",
+            ("result",),
+            registry=own,
+        )
+        self.keystone_seconds = Histogram(
+            "relproxy_keystone_seconds",
+            "Time until Keystone has answered about a token, relproxy's own log-in included.",
+            buckets=_SECONDS,
+            registry=own,
+        )
 
     def shown(self) -> CollectorRegistry:
         """Return what a scrape shows: this process's metrics, or those of all workers as one."""

@@ -43,13 +43,40 @@ class Access(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Service:
+    """Another service that makes a request for a caller, and is vouched for beside it."""
+
+    project: str | None
+    user: str | None
+    roles: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRule:
+    """What an application credential allows: a method of the paths that match a pattern."""
+
+    service: str
+    method: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
-    """Who the identity provider vouches for."""
+    """Who the identity provider vouches for.
+
+    `is_admin_project` is what a token says of its project, None where it says nothing.
+    `access_rules` is all that the caller may ask for, None where nothing narrows it.
+    """
 
     project: str
     user: str | None = None
     roles: frozenset[str] = frozenset()
     is_admin: bool = False
+    user_domain: str | None = None
+    project_domain: str | None = None
+    is_admin_project: bool | None = None
+    service: Service | None = None
+    access_rules: tuple[AccessRule, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

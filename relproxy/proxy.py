@@ -28,20 +28,20 @@ from relproxy.errors import (
     RelproxyError,
     UnauthenticatedError,
 )
-from relproxy.exchange import Exchange, exchange_for
+from relproxy.exchange import Exchange, exchange_for, needs_caller
 from relproxy.filters.access import create_objection, effect_objection
 from relproxy.filters.base import CreateBody, Dialect
 from relproxy.filters.capture import MetadataHeaders, read_capture
 from relproxy.filters.headers import downstream_headers, private_headers, resized_headers
 from relproxy.filters.links import with_prefixed_location
+from relproxy.filters.trust import TrustedSources
 from relproxy.filters.visibility import is_own, may_see
-from relproxy.identity.base import IdentityProvider
+from relproxy.identity.base import IdentityProvider, NoCaller
 from relproxy.inspection import Inspector
 from relproxy.listing import Listing, ListTools
 from relproxy.messages import Headers, Request, RequestBody, Response, ResponseHead
 from relproxy.metrics import Metrics
-from relproxy.model import Access, Capture, Treatment
-from relproxy.networks import Network, is_in
+from relproxy.model import Access, Caller, Capture, Treatment
 from relproxy.recording import Recording
 from relproxy.store.base import ImageLookup, OwnerLookup
 from relproxy.tasks import TaskSet
@@ -49,6 +49,7 @@ from relproxy.upstream import Upstream
 
 _LOG = logging.getLogger(__name__)
 
+_NOT_ASKED = NoCaller("This request needs no caller.", None)
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -58,7 +59,7 @@ class Parts:
 
     routes: tuple[routing.Route, ...]
     identity: IdentityProvider
-    trusted_sources: tuple[Network, ...]
+    trusted_sources: TrustedSources
     metadata_headers: MetadataHeaders
     upstreams: Mapping[str, Upstream]
     recording: Recording
@@ -92,7 +93,7 @@ class Proxy:
         return response
 
     async def _matched(self, request: Request, match: routing.Match) -> Response:
-        caller = await self._parts.identity.identify(request.head)
+        caller = await self._identified(request, match)
         exchange = exchange_for(request, match, caller, own_headers=self._own_headers)
         match match.treatment:
             case Treatment.CREATE:
@@ -106,6 +107,12 @@ class Proxy:
             case Treatment.REFUSE:
                 raise NotFoundError("The resource could not be found.")
         return self._returned(exchange, response)
+
+    async def _identified(self, request: Request, match: routing.Match) -> Caller | NoCaller:
+        if not needs_caller(match):
+            # Not asked for: an identity provider that is away doesn't stop what needs none.
+            return _NOT_ASKED
+        return await self._parts.identity.identify(request.head)
 
     # -- create: capture, strip, forward, record
 
@@ -132,7 +139,7 @@ class Proxy:
             head.headers,
             said.metadata,
             names=self._parts.metadata_headers,
-            is_trusted=is_in(head.peer, self._parts.trusted_sources),
+            is_trusted=self._parts.trusted_sources.include(head.peer, exchange.caller),
             route_installation=exchange.match.route.installation,
         )
 
@@ -273,7 +280,7 @@ def refusal_response(
     if isinstance(refusal, MethodNotAllowedError):
         fields.append(("Allow", ", ".join(refusal.allowed)))
     if isinstance(refusal, UnauthenticatedError):
-        fields.append(("WWW-Authenticate", 'Token realm="images"'))
+        fields.append(("WWW-Authenticate", refusal.challenge))
     head = ResponseHead(
         refusal.status, HTTPStatus(refusal.status).phrase, Headers().with_added(*fields)
     )

@@ -54,8 +54,12 @@ class Credentials(Protocol):
         """Return the header fields that say who asks. Raises a `RelproxyError`."""
         ...
 
-    async def forget(self) -> None:
-        """Don't use the present credentials again: the registry didn't take them."""
+    def forget(self, fields: tuple[tuple[str, str], ...]) -> None:
+        """Don't return these again: the registry didn't take them."""
+        ...
+
+    async def close(self) -> None:
+        """Give up what is under way."""
         ...
 
 
@@ -69,8 +73,11 @@ class Anonymous:
         """Return the same fields each time."""
         return self.fields
 
-    async def forget(self) -> None:
+    def forget(self, _: tuple[tuple[str, str], ...]) -> None:
         """Do nothing: there are no others."""
+
+    async def close(self) -> None:
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,11 +253,12 @@ class Settlement:
         return True
 
     async def _answer(self, asked: Asked, target: str) -> tuple[int, bytes]:
-        fields = (("Accept", "application/json"), *await asked.credentials.headers())
+        own = await asked.credentials.headers()
+        fields = (("Accept", "application/json"), *own)
         response = await asked.upstream.send("GET", target, Headers().with_added(*fields))
         body = await whole_response(response, max_bytes=self._limits.max_page_bytes)
         if response.head.status == 401:
-            await asked.credentials.forget()
+            asked.credentials.forget(own)
         return response.head.status, body
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar
 
 _LOG = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 class TaskSet:
@@ -52,6 +53,40 @@ class TaskSet:
             task.cancel()
         if running:
             await asyncio.wait(running)
+
+
+class Shared(Generic[_Key, _Result]):
+    """Work that many ask for at the same time and that is done once, for all of them.
+
+    It goes on if one of them is cancelled, and even if all are: so it has to end by itself.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: dict[_Key, asyncio.Task[_Result]] = {}
+
+    async def once(
+        self, key: _Key, work: Callable[[], Coroutine[Any, Any, _Result]], *, name: str
+    ) -> _Result:
+        """Return the result of the work under way for `key`, which is started if there is none."""
+        task = self._under_way.get(key)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(work(), name=name)
+            self._under_way[key] = task
+            task.add_done_callback(lambda done: self._ended(key, done))
+        return await asyncio.shield(task)
+
+    async def cancel(self) -> None:
+        """End what is under way."""
+        running = list(self._under_way.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def _ended(self, key: _Key, task: asyncio.Task[_Result]) -> None:
+        del self._under_way[key]
+        if not task.cancelled():
+            # Looked at here too: whoever asked may have gone.
+            task.exception()
 
 
 def _log_failure(task: asyncio.Task[Any]) -> None:

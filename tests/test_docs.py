@@ -87,6 +87,11 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+# Of these one excludes the other, so no file can show the defaults of both.
+ALTERNATIVES = re.compile(
+    r".*\.credentials\.(username|project|password_file|application_credential_\w+)"
+)
+
 EVERY_SETTING = dict(settings_of(Configuration))
 WRITTEN = list(written_in(yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))))
 
@@ -100,7 +105,7 @@ def test_example_configuration_shows_every_setting_with_its_default(path: str) -
         return
     is_in_list = path.partition(".")[0] in {"listeners", "installations", "registries", "routes"}
     shown = written if is_in_list else written[:1]
-    assert plain(field.get_default()) in shown
+    assert plain(field.get_default()) in shown or ALTERNATIVES.fullmatch(path)
 
 
 @pytest.mark.parametrize("path", EVERY_SETTING)

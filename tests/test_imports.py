@@ -34,6 +34,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "metrics": ("__version__",),
     "filters.*": ("filters", *VALUES),
     "identity.*": ("identity.base", *VALUES),
+    "identity.keystone": (
+        *("config_identity", "identity.base", "identity.token", "identity.token_cache"),
+        *("metrics", "tasks", *VALUES),
+    ),
     "failpoints": (),
     "store.place": VALUES,
     "store.schema_versions": (),
@@ -66,7 +70,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("store.relay", *VALUES),
     ),
     "config_types": ("filters.target", *VALUES),
-    "config": ("config_types", *VALUES),
+    "config_identity": ("config_types", *VALUES),
+    "config": ("config_identity", "config_types", *VALUES),
     "config_file": ("config", *VALUES),
     "sockets": ("config", *VALUES),
     "worker": ("sockets",),
@@ -74,7 +79,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "bodies": ("filters", *VALUES),
     "upstream": ("config", "endpoints", "metrics", *VALUES),
     "routing": ("config", "filters", *VALUES),
-    "exchange": ("filters", "routing", *VALUES),
+    "exchange": ("filters", "identity.base", "routing", *VALUES),
     "paging": ("filters", *VALUES),
     "inspection": (
         *("bodies", "config", "exchange", "filters", "store.base", "upstream", *VALUES),
@@ -110,15 +115,18 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("admin", "filters", "metrics", "store.base", "store.host_journals"),
         *("store.journal_file", "upstream", *VALUES),
     ),
-    "keystone": ("bodies", "config", *VALUES),
+    "keystone": ("bodies", "config_identity", "tasks", *VALUES),
+    "app_identity": (
+        *("config", "config_identity", "identity", "keystone", "metrics", "settlement", *VALUES),
+    ),
     "app": (
         *(
             "admin",
+            "app_identity",
             "config",
             "endpoints",
             "filters",
-            "identity",
-            "keystone",
+            "identity.base",
             "metrics",
             "proxy",
             "recording",
@@ -151,7 +159,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 DRIVERS: dict[str, frozenset[str]] = {
     "aiosqlite": frozenset({"store.sqlite"}),
     "asyncpg": frozenset({"store.postgres", "store.postgres_changes", "store.postgres_pool"}),
-    "pydantic": frozenset({"config", "config_file", "config_types"}),
+    "pydantic": frozenset({"config", "config_file", "config_identity", "config_types"}),
     "pydantic_core": frozenset({"config", "config_file"}),
     "prometheus_client": frozenset({"metrics", "admin.listener"}),
 }

@@ -11,23 +11,27 @@ from relproxy.errors import (
     MethodNotAllowedError,
     NotFoundError,
     RelproxyError,
-    UnauthenticatedError,
 )
+from relproxy.filters.access_rules import allows
 from relproxy.filters.base import UNKNOWN, BodyEffect, CreateBody, Operation
 from relproxy.model import Access, Caller
 
 
-def objection(operation: Operation, caller: Caller | None) -> RelproxyError | None:
+def objection(operation: Operation, caller: Caller) -> RelproxyError | None:
     """Return why the caller may not do this whatever the image; None where nothing speaks so."""
-    if operation.access is Access.ANYONE:
-        return None
-    if caller is None:
-        return UnauthenticatedError("This request requires authentication: nobody vouches for you.")
     if operation.access is Access.REFUSED:
         return _no_such_thing(operation)
     if operation.access is Access.ADMIN and not caller.is_admin:
         return ForbiddenError(f"You may not use '{operation.name}': it is for administrators.")
     return None
+
+
+def narrowed(caller: Caller, method: str, operation: Operation) -> RelproxyError | None:
+    """Return why the caller's application credential isn't good for this request, if it isn't."""
+    rules = caller.access_rules
+    if rules is None or allows(rules, method, operation.path):
+        return None
+    return ForbiddenError("The access rules of your application credential don't allow this.")
 
 
 def create_objection(

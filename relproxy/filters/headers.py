@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from relproxy.errors import BadRequestError
 from relproxy.messages import Headers, folded
@@ -144,15 +144,33 @@ def resized_headers(headers: Headers, *, length: int) -> Headers:
 
 
 def identity_headers(caller: Caller) -> tuple[tuple[str, str], ...]:
-    """Return what a registry that trusts its front is told of the caller."""
+    """Return what a registry that trusts its front is told of the caller.
+
+    All that keystonemiddleware would tell it of the same token, less the names of things.
+    """
+    is_admins = caller.is_admin_project
     told = [
         ("X-Identity-Status", "Confirmed"),
         ("X-Project-Id", caller.project),
-        ("X-Roles", ",".join(sorted(caller.roles))),
+        ("X-Roles", _listed(caller.roles)),
+        ("X-User-Id", caller.user),
+        ("X-User-Domain-Id", caller.user_domain),
+        ("X-Project-Domain-Id", caller.project_domain),
+        # Where nothing is said, a registry takes the project for the admins' own.
+        ("X-Is-Admin-Project", None if is_admins is None else str(is_admins)),
     ]
-    if caller.user is not None:
-        told.append(("X-User-Id", caller.user))
-    return tuple(told)
+    if (service := caller.service) is not None:
+        told += [
+            ("X-Service-Identity-Status", "Confirmed"),
+            ("X-Service-Project-Id", service.project),
+            ("X-Service-User-Id", service.user),
+            ("X-Service-Roles", _listed(service.roles)),
+        ]
+    return tuple((name, value) for name, value in told if value is not None)
+
+
+def _listed(roles: Collection[str]) -> str:
+    return ",".join(sorted(roles))
 
 
 def _named_by_connection(headers: Headers) -> frozenset[bytes]:

@@ -6,16 +6,17 @@ they came (relproxy/filters/headers.py).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 
 from relproxy.errors import BadRequestError
+from relproxy.identity.base import NoCaller, has_role, is_project_id
 from relproxy.messages import RequestHead
-from relproxy.model import Caller
+from relproxy.model import Caller, Service
 from relproxy.networks import Network, is_in
 
-# A project id goes into queries, records and headers: visible ASCII without separators.
-_PROJECT = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,255}")
+_NOBODY = NoCaller(
+    "This request requires authentication: nobody vouches for you.", 'Token realm="images"'
+)
 
 
 class HeadersIdentity:
@@ -25,21 +26,38 @@ class HeadersIdentity:
         self._trusted = tuple(trusted)
         self._admin_roles = frozenset(role.lower() for role in admin_roles)
 
-    async def identify(self, head: RequestHead) -> Caller | None:
+    async def identify(self, head: RequestHead) -> Caller | NoCaller:
         """Read X-Project-Id, X-User-Id and X-Roles of a trusted peer."""
         if not is_in(head.peer, self._trusted):
-            return None
+            return _NOBODY
         status = head.headers.vouched("X-Identity-Status")
         project = head.headers.vouched("X-Project-Id")
         if not project or status not in {None, "Confirmed"}:
-            return None
-        if not _PROJECT.fullmatch(project):
+            return _NOBODY
+        if not is_project_id(project):
             raise BadRequestError("The header 'X-Project-Id' is not a project id.")
-        roles = _roles(head)
-        is_admin = any(role.lower() in self._admin_roles for role in roles)
-        return Caller(project, head.headers.vouched("X-User-Id"), roles, is_admin)
+        roles = _roles(head, "X-Roles")
+        return Caller(
+            project,
+            head.headers.vouched("X-User-Id"),
+            roles,
+            has_role(roles, self._admin_roles),
+            user_domain=head.headers.vouched("X-User-Domain-Id"),
+            project_domain=head.headers.vouched("X-Project-Domain-Id"),
+            service=_service(head),
+        )
 
 
-def _roles(head: RequestHead) -> frozenset[str]:
-    names = (head.headers.vouched("X-Roles") or "").split(",")
+def _service(head: RequestHead) -> Service | None:
+    if head.headers.vouched("X-Service-Identity-Status") != "Confirmed":
+        return None
+    return Service(
+        head.headers.vouched("X-Service-Project-Id"),
+        head.headers.vouched("X-Service-User-Id"),
+        _roles(head, "X-Service-Roles"),
+    )
+
+
+def _roles(head: RequestHead, name: str) -> frozenset[str]:
+    names = (head.headers.vouched(name) or "").split(",")
     return frozenset(name.strip() for name in names if name.strip())

@@ -16,9 +16,10 @@ from lab.glance import Glance
 from lab.keystone import PASSWORD, Keystone
 from lab.processes import PartFailedError
 from lab.relproxy import Relproxy
-from relproxy.config import Credentials, Timeouts
+from relproxy.config import Timeouts
+from relproxy.config_identity import Credentials
 from relproxy.errors import KeystoneUnavailableError
-from relproxy.keystone import KeystoneLogin
+from relproxy.keystone import KeystoneApi, KeystoneLogin
 from relproxy.store.journal_file import JournalFile
 from relproxy.upstream import open_session
 from tests.entries import doubtful
@@ -43,12 +44,21 @@ def glance(keystone: Keystone, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture
-def credentials(keystone: Keystone, tmp_path: Path) -> Credentials:
+def secret(tmp_path: Path) -> Path:
     file = tmp_path / "password"
     file.write_text(f"{PASSWORD}\n")
+    return file
+
+
+@pytest.fixture
+def credentials(keystone: Keystone, secret: Path) -> Credentials:
     return Credentials(
-        auth_url=keystone.auth_url, username="admin", project="admin", password_file=file
+        auth_url=keystone.auth_url, username="admin", project="admin", password_file=secret
     )
+
+
+def log_in(credentials: Credentials, session: aiohttp.ClientSession) -> KeystoneLogin:
+    return KeystoneLogin(credentials, KeystoneApi(credentials.auth_url, session, timeout_s=15))
 
 
 @pytest.fixture
@@ -60,28 +70,30 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 async def test_one_log_in_serves_until_it_is_forgotten(
     credentials: Credentials, session: aiohttp.ClientSession, glance: Glance
 ) -> None:
-    login = KeystoneLogin(credentials, session)
+    login = log_in(credentials, session)
     answers = await asyncio.gather(*(login.headers() for _ in range(8)))
     assert len(set(answers)) == 1
     ((name, token),) = answers[0]
     assert name == "X-Auth-Token"
     async with session.get(f"{glance.url}/v2/images", headers={name: token}) as shown:
         assert shown.status == 200
-    await login.forget()
+    login.forget((("X-Auth-Token", "an older one"),))
+    assert await login.headers() == answers[0]
+    login.forget(answers[0])
     # Fernet tokens carry when they were made to the second, and a nonce.
     assert await login.headers() != answers[0]
 
 
 async def test_a_wrong_password_is_a_sentence_without_it(
-    credentials: Credentials, session: aiohttp.ClientSession
+    credentials: Credentials, session: aiohttp.ClientSession, secret: Path
 ) -> None:
-    credentials.password_file.write_text("not-the-password")
+    await asyncio.to_thread(secret.write_text, "not-the-password")
     with pytest.raises(KeystoneUnavailableError, match="answers 401 to relproxy's own") as failure:
-        await KeystoneLogin(credentials, session).headers()
+        await log_in(credentials, session).headers()
     assert "not-the-password" not in str(failure.value)
-    credentials.password_file.unlink()
+    await asyncio.to_thread(secret.unlink)
     with pytest.raises(KeystoneUnavailableError, match="can't be read"):
-        await KeystoneLogin(credentials, session).headers()
+        await log_in(credentials, session).headers()
 
 
 async def test_a_keystone_that_is_away_is_a_sentence(
@@ -89,7 +101,7 @@ async def test_a_keystone_that_is_away_is_a_sentence(
 ) -> None:
     away = credentials.model_copy(update={"auth_url": "http://127.0.0.1:1/v3"})
     with pytest.raises(KeystoneUnavailableError, match="can't be reached"):
-        await KeystoneLogin(away, session).headers()
+        await log_in(away, session).headers()
 
 
 def call(url: str, token: str, body: dict[str, Any] | None = None) -> Any:

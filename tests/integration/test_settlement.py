@@ -40,8 +40,11 @@ class Login:
             await happening()
         return (("X-Auth-Token", f"token-{self.forgotten}"), *FRONT.fields)
 
-    async def forget(self) -> None:
+    def forget(self, _: tuple[tuple[str, str], ...]) -> None:
         self.forgotten += 1
+
+    async def close(self) -> None:
+        """Nothing is under way."""
 
 
 @dataclass

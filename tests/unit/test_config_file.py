@@ -566,3 +566,71 @@ def test_a_host_is_the_same_with_and_without_its_last_dot(file: Path) -> None:
     file.write_text(with_route("host: glance.example."))
 
     assert load_configuration(file).routes[0].host == "glance.example"
+
+
+# -- identity
+
+AUTH_URL = "auth_url: http://127.0.0.1:5000/v3"
+USER = f"{{{AUTH_URL}, username: u, project: p, password_file: /f}}"
+APPLICATION = (
+    f"{{{AUTH_URL}, application_credential_id: i, application_credential_secret_file: /f}}"
+)
+
+
+@pytest.mark.parametrize("credentials", [USER, APPLICATION], ids=["a user", "an application"])
+@pytest.mark.parametrize("provider", ["", "provider: keystone, "], ids=["left out", "named"])
+def test_keystone_is_the_provider_where_it_is_configured(
+    credentials: str, provider: str, file: Path
+) -> None:
+    file.write_text(f"{FINE}identity: {{{provider}keystone: {{credentials: {credentials}}}}}\n")
+
+    keystone = load_configuration(file).identity.keystone
+
+    assert keystone is not None
+    assert keystone.credentials.auth_url == "http://127.0.0.1:5000/v3"
+    assert keystone.service_token_roles == ("service",)
+
+
+@pytest.mark.parametrize(
+    ("identity", "problem"),
+    [
+        pytest.param(
+            "{provider: keystone}",
+            "13: identity.keystone: is required with provider keystone.",
+            id="keystone, and nothing of it",
+        ),
+        pytest.param(
+            f"{{provider: headers, keystone: {{credentials: {USER}}}}}",
+            "13: identity.keystone: has a meaning with provider keystone only.",
+            id="headers, and Keystone",
+        ),
+        pytest.param(
+            f"{{keystone: {{credentials: {USER}}}, trusted_networks: [127.0.0.1/32]}}",
+            "13: identity.trusted_networks: has a meaning with provider headers only: nobody else "
+            "is believed.",
+            id="Keystone, and networks of fronts",
+        ),
+    ],
+)
+def test_a_provider_is_one_of_two(identity: str, problem: str, file: Path) -> None:
+    assert problems(file, f"{FINE}identity: {identity}\n") == [problem]
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        pytest.param(f"{{{AUTH_URL}}}", id="nobody"),
+        pytest.param(f"{{{AUTH_URL}, username: u, project: p}}", id="a user without a password"),
+        pytest.param(f"{{{AUTH_URL}, username: u, password_file: /f}}", id="without a project"),
+        pytest.param(f"{{{AUTH_URL}, application_credential_id: i}}", id="without its secret"),
+        pytest.param(
+            f"{USER[:-1]}, application_credential_id: i, application_credential_secret_file: /f}}",
+            id="both",
+        ),
+        pytest.param(f"{USER[:-1]}, application_credential_id: i}}", id="one and half the other"),
+    ],
+)
+def test_credentials_are_of_one_kind(credentials: str, file: Path) -> None:
+    (problem,) = problems(file, f"{FINE}identity: {{keystone: {{credentials: {credentials}}}}}\n")
+
+    assert problem.startswith("13: identity.keystone.credentials: should have username, project")

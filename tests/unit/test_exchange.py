@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,28 +12,32 @@ from relproxy.errors import (
     NotFoundError,
     UnauthenticatedError,
 )
-from relproxy.exchange import Exchange, exchange_for
+from relproxy.exchange import Exchange, exchange_for, needs_caller
 from relproxy.filters.visibility import Viewer
-from relproxy.model import Caller, Tenancy
+from relproxy.identity.base import NoCaller
+from relproxy.model import AccessRule, Caller, Service, Tenancy
 from relproxy.routing import match
 from tests.unit.given import request, request_head, routes
 
 OWN = ("X-Nova-Installation-UUID", "X-Nova-Instance-ID")
 MEMBER = Caller("p1", "u1", frozenset({"member"}))
 ADMIN = Caller("p2", None, frozenset({"admin"}), is_admin=True)
+NOBODY = NoCaller("Who are you?", "Token")
+TRUSTING = {"tenancy": "registry", "upstream_identity": "headers"}
+UNSCOPED = NoCaller("You are no project's.", None)
 VND = "application/vnd.openstack.images-v2"
 
 
 def exchanged(
     target: str = "/v2/images",
     *pairs: tuple[str, str],
-    caller: Caller | None = MEMBER,
+    caller: Caller | NoCaller | None = MEMBER,
     method: str = "GET",
     **registry: Any,
 ) -> Exchange:
     head = request_head(target, *pairs, method=method)
     found = match(routes({}, registry=registry), head)
-    return exchange_for(request(head), found, caller, own_headers=OWN)
+    return exchange_for(request(head), found, caller or NOBODY, own_headers=OWN)
 
 
 def test_an_exchange_knows_where_it_belongs() -> None:
@@ -161,6 +166,100 @@ def test_where_relproxy_is_the_only_wall_it_says_who_may(
 @pytest.mark.parametrize("target", ["/v2/images", "/v2/tasks", "/v2/images/a/members", "/v2/new"])
 def test_a_registry_that_knows_its_callers_says_itself_who_may(target: str) -> None:
     assert exchanged(target, caller=None, tenancy="registry").caller is None
+
+
+@pytest.mark.parametrize(
+    ("registry", "target", "is_asked"),
+    [
+        pytest.param({"tenancy": "relproxy"}, "/v2/images/a", True, id="the only wall"),
+        pytest.param({"tenancy": "relproxy"}, "/versions", False, id="the only wall: versions"),
+        pytest.param(TRUSTING, "/v2/images/a", True, id="a registry that trusts its front"),
+        pytest.param(TRUSTING, "/versions", False, id="one that trusts its front: versions"),
+        pytest.param({"tenancy": "registry"}, "/v2/images", True, id="a list to be filtered"),
+        pytest.param({"tenancy": "registry"}, "/v2/images/a", False, id="the registry's to judge"),
+        pytest.param({"tenancy": "registry"}, "/v2/tasks", False, id="passed on"),
+    ],
+)
+def test_it_is_asked_who_the_caller_is_only_where_that_matters(
+    registry: dict[str, Any], target: str, *, is_asked: bool
+) -> None:
+    assert needs_caller(match(routes({}, registry=registry), request_head(target))) is is_asked
+
+
+def test_whoever_creates_an_image_may_vouch_for_its_instance() -> None:
+    found = match(routes({}, registry={"tenancy": "registry"}), request_head(method="POST"))
+
+    assert needs_caller(found)
+
+
+def test_a_stranger_is_refused_with_the_providers_own_challenge() -> None:
+    with pytest.raises(UnauthenticatedError) as refusal:
+        exchanged(caller=NOBODY)
+
+    assert (refusal.value.sentence, refusal.value.challenge) == ("Who are you?", "Token")
+
+
+def test_a_refusal_is_a_new_one_each_time() -> None:
+    # One that is raised again and again would keep every traceback.
+    assert NOBODY.refusal() is not NOBODY.refusal()
+
+
+@pytest.mark.parametrize(
+    "registry", [{"tenancy": "relproxy"}, TRUSTING], ids=["the only wall", "trusts its front"]
+)
+def test_whose_token_is_no_projects_is_refused_where_relproxy_speaks_for_callers(
+    registry: dict[str, Any],
+) -> None:
+    with pytest.raises(ForbiddenError, match="no project's"):
+        exchanged(caller=UNSCOPED, **registry)
+    assert exchanged("/versions", caller=UNSCOPED, **registry).caller is None
+
+
+def test_a_registry_that_validates_tokens_judges_one_that_is_no_projects() -> None:
+    assert exchanged(caller=UNSCOPED, tenancy="registry").caller is None
+
+
+@pytest.mark.parametrize(
+    "registry", [{"tenancy": "relproxy"}, TRUSTING], ids=["the only wall", "trusts its front"]
+)
+def test_access_rules_hold_where_relproxy_speaks_for_callers(registry: dict[str, Any]) -> None:
+    narrow = replace(MEMBER, access_rules=(AccessRule("image", "GET", "/v2/images/*"),))
+
+    assert exchanged("/v2/images/a", caller=narrow, **registry).caller == narrow
+    for target in ("/v2/images", "/v2/images/a/file"):
+        with pytest.raises(ForbiddenError, match="access rules"):
+            exchanged(target, caller=narrow, **registry)
+
+
+def test_a_registry_that_validates_tokens_judges_access_rules_itself() -> None:
+    narrow = replace(MEMBER, access_rules=())
+
+    assert exchanged(caller=narrow, tenancy="registry").caller == narrow
+
+
+def test_a_registry_that_trusts_its_front_hears_all_that_a_token_says() -> None:
+    caller = replace(
+        MEMBER,
+        user_domain="d1",
+        project_domain="d2",
+        is_admin_project=False,
+        service=Service("services", "nova", frozenset({"service"})),
+    )
+    outgoing = exchanged(caller=caller, **TRUSTING).outgoing
+
+    assert {name.decode(): value.decode() for name, value in outgoing.pairs} == {
+        "X-Identity-Status": "Confirmed",
+        "X-Project-Id": "p1",
+        "X-User-Id": "u1",
+        "X-Roles": "member",
+        "X-User-Domain-Id": "d1",
+        "X-Project-Domain-Id": "d2",
+        "X-Is-Admin-Project": "False",
+        "X-Service-Identity-Status": "Confirmed",
+        "X-Service-Project-Id": "services",
+        "X-Service-User-Id": "nova",
+        "X-Service-Roles": "service",
+    }
 
 
 @pytest.mark.parametrize("target", ["/", "/versions", "/v2"])

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 
 import pytest
 
-from relproxy.tasks import TaskSet
+from relproxy.tasks import Shared, TaskSet
 
 
 class Work:
@@ -173,3 +174,93 @@ async def test_a_drain_outlives_the_failure_of_a_task() -> None:
 
 async def test_a_drain_of_nothing_returns() -> None:
     await TaskSet().drain(60)
+
+
+# -- work that is shared
+
+
+async def test_work_is_done_once_for_all_who_ask_meanwhile() -> None:
+    shared: Shared[str, str] = Shared()
+    works = [Work(), Work()]
+    for work in works:
+        work.let_on.set()
+
+    asking = [
+        shared.once("a", works[0].do, name="a"),
+        shared.once("a", works[1].do, name="a"),
+    ]
+
+    assert await asyncio.gather(*asking) == ["done", "done"]
+    assert (works[0].begun.is_set(), works[1].begun.is_set()) == (True, False)
+
+
+async def test_work_is_done_anew_for_who_asks_afterwards_or_for_something_else() -> None:
+    shared: Shared[str, str] = Shared()
+    for key in ("a", "a", "b"):
+        work = Work()
+        work.let_on.set()
+        assert await shared.once(key, work.do, name=key) == "done"
+        assert work.ended.is_set()
+
+
+async def test_shared_work_goes_on_without_the_one_who_asked_first() -> None:
+    shared: Shared[str, str] = Shared()
+    work = Work()
+    first = asyncio.create_task(shared.once("a", work.do, name="a"))
+    await work.begun.wait()
+    second = asyncio.create_task(shared.once("a", work.do, name="a"))
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    work.let_on.set()
+
+    assert await second == "done"
+    assert not work.was_cancelled
+
+
+async def test_a_failure_of_shared_work_is_everybodys_and_is_not_kept() -> None:
+    shared: Shared[str, str] = Shared()
+    work = Work(ValueError("no"))
+    asking = [asyncio.create_task(shared.once("a", work.do, name="a")) for _ in range(3)]
+    await work.begun.wait()
+    work.let_on.set()
+
+    found = await asyncio.gather(*asking, return_exceptions=True)
+
+    assert [type(answer) for answer in found] == [ValueError] * 3
+    assert await shared.once("a", finished, name="a") == "done"
+
+
+async def test_a_failure_that_nobody_waits_for_any_more_is_nobodys_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shared: Shared[str, str] = Shared()
+    work = Work(ValueError("no"))
+    caller = asyncio.create_task(shared.once("a", work.do, name="a"))
+    await work.begun.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    work.let_on.set()
+    await work.ended.wait()
+    assert await shared.once("b", finished, name="b") == "done"
+    gc.collect()
+
+    assert "never retrieved" not in caplog.text
+
+
+async def test_shared_work_ends_when_it_is_cancelled_as_a_whole() -> None:
+    shared: Shared[str, str] = Shared()
+    work = Work()
+    caller = asyncio.create_task(shared.once("a", work.do, name="a"))
+    await work.begun.wait()
+
+    await shared.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert work.was_cancelled
+
+
+async def finished() -> str:
+    return "done"

@@ -5,8 +5,9 @@ from ipaddress import ip_network
 import pytest
 
 from relproxy.errors import BadRequestError
+from relproxy.identity.base import NoCaller
 from relproxy.identity.headers import HeadersIdentity
-from relproxy.model import Caller
+from relproxy.model import Caller, Service
 from tests.unit.given import request_head
 
 FRONT = "192.0.2.7"
@@ -14,7 +15,33 @@ PROVIDER = HeadersIdentity((ip_network("192.0.2.0/24"), ip_network("2001:db8::/3
 
 
 async def identified(*pairs: tuple[str, str], peer: str | None = FRONT) -> Caller | None:
-    return await PROVIDER.identify(request_head("/v2/images", *pairs, peer=peer))
+    found = await PROVIDER.identify(request_head("/v2/images", *pairs, peer=peer))
+    if isinstance(found, NoCaller):
+        assert found.refusal().status == 401
+        return None
+    return found
+
+
+async def test_a_front_says_which_service_asks_for_the_caller() -> None:
+    project = ("X-Project-Id", "p1")
+    said = (("X-Service-Roles", "service, glance"), ("X-Service-User-Id", "nova"))
+
+    caller = await identified(project, *said, ("X-Service-Identity-Status", "Confirmed"))
+
+    assert caller == Caller("p1", service=Service(None, "nova", frozenset({"service", "glance"})))
+    for status in ("Invalid", "confirmed", ""):
+        assert await identified(project, *said, ("X-Service-Identity-Status", status)) == Caller(
+            "p1"
+        )
+    assert await identified(project, *said) == Caller("p1")
+
+
+async def test_a_front_says_of_which_domains_user_and_project_are() -> None:
+    caller = await identified(
+        ("X-Project-Id", "p1"), ("X-User-Domain-Id", "d1"), ("X-Project-Domain-Id", "d2")
+    )
+
+    assert caller == Caller("p1", user_domain="d1", project_domain="d2")
 
 
 async def test_a_front_says_who_the_caller_is() -> None:
@@ -125,6 +152,6 @@ async def test_nobody_is_an_admin_where_no_role_makes_one() -> None:
         request_head("/", ("X-Project-Id", "p1"), ("X-Roles", "admin,"), peer=FRONT)
     )
 
-    assert caller is not None
+    assert isinstance(caller, Caller)
     assert not caller.is_admin
     assert caller.roles == {"admin"}

@@ -1,0 +1,106 @@
+"""What Keystone says of one token: its JSON, read once.
+
+Source: Identity API v3, "Validate and show information for token".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+
+from relproxy.errors import KeystoneUnavailableError
+from relproxy.model import AccessRule
+
+# Names that go into a header's list: one with a comma in it would be two roles.
+_ROLE = re.compile(r"[\x21-\x2b\x2d-\x7e]([\x20-\x2b\x2d-\x7e]*[\x21-\x2b\x2d-\x7e])?")
+_GARBAGE = "Keystone's answer can't be understood."
+
+
+class _Named(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _Domain(msgspec.Struct, frozen=True):
+    id: str | None = None
+
+
+class _Scoped(msgspec.Struct, frozen=True):
+    id: str
+    domain: _Domain = _Domain()
+
+
+class _Rule(msgspec.Struct, frozen=True):
+    service: str
+    method: str
+    path: str
+
+
+class _Application(msgspec.Struct, frozen=True):
+    access_rules: list[_Rule] | None = None
+
+
+class _Token(msgspec.Struct, frozen=True):
+    user: _Scoped
+    expires_at: str
+    project: _Scoped | None = None
+    roles: list[_Named] = []
+    is_admin_project: bool | None = None
+    application_credential: _Application | None = None
+    bind: dict[str, object] | None = None
+
+
+class _Document(msgspec.Struct, frozen=True):
+    token: _Token
+
+
+_DOCUMENT = msgspec.json.Decoder(_Document)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a token says. `project` is None where its scope is a domain, the system, or nothing.
+
+    `roles` leaves out those whose names no list in a header could carry. `is_bound` says that it is
+    good for one client only, in a way that relproxy can't check.
+    """
+
+    user: str
+    user_domain: str | None
+    project: str | None
+    project_domain: str | None
+    roles: frozenset[str]
+    expires_at: datetime
+    is_admin_project: bool | None
+    access_rules: tuple[AccessRule, ...] | None
+    is_bound: bool
+
+
+def read_token(body: bytes) -> Token:
+    """Read Keystone's answer; raises `KeystoneUnavailableError` if it isn't one about a token."""
+    try:
+        said = _DOCUMENT.decode(body).token
+        expires_at = datetime.fromisoformat(said.expires_at)
+    except (msgspec.DecodeError, ValueError, RecursionError) as failure:
+        raise KeystoneUnavailableError(_GARBAGE) from failure
+    project, rules = said.project, _rules(said)
+    return Token(
+        user=said.user.id,
+        user_domain=said.user.domain.id,
+        project=project.id if project else None,
+        project_domain=project.domain.id if project else None,
+        roles=frozenset(role.name for role in said.roles if _ROLE.fullmatch(role.name)),
+        expires_at=expires_at if expires_at.tzinfo is not None else expires_at.replace(tzinfo=UTC),
+        is_admin_project=said.is_admin_project,
+        access_rules=rules,
+        is_bound=bool(said.bind),
+    )
+
+
+def _rules(said: _Token) -> tuple[AccessRule, ...] | None:
+    application = said.application_credential
+    if application is None or application.access_rules is None:
+        return None
+    return tuple(AccessRule(r.service, r.method, r.path) for r in application.access_rules)
