@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -19,6 +20,7 @@ from pydantic_core import ErrorDetails
 
 from relproxy.config import Configuration, Registry
 from relproxy.errors import ConfigurationError
+from relproxy.networks import parse_address
 
 PathParts = tuple[str | int, ...]
 _Problem = tuple[PathParts, str]
@@ -43,21 +45,39 @@ def load_configuration(path: Path) -> Configuration:
 
 def warnings(configuration: Configuration) -> Iterator[str]:
     """Yield a sentence for each thing that is allowed, and probably not meant."""
-    if not configuration.identity.trusted_networks:
+    identity, trusted = configuration.identity, configuration.trusted_sources
+    if identity.keystone is None and not identity.trusted_networks:
         yield (
-            "identity.trusted_networks is empty: nobody is vouched for, so lists show public "
-            "images at most."
+            "identity.keystone is left out and identity.trusted_networks is empty: nobody is "
+            "vouched for, so lists show public images at most."
         )
-    if not configuration.trusted_sources.networks:
+    if not (trusted.networks or trusted.roles or trusted.service_roles):
         yield (
-            "trusted_sources.networks is empty: instance metadata headers count for nothing, only "
-            "claims in request bodies are recorded."
+            "trusted_sources is empty: instance metadata headers count for nothing, only claims "
+            "in request bodies are recorded."
         )
+    for where, url in _keystones(configuration):
+        if url.startswith("http://") and not _is_loopback(url):
+            yield f"{where}.auth_url is http: tokens and passwords can be read on the network."
     if configuration.journal.abandon_after_s <= configuration.timeouts.read_s:
         yield (
             "journal.abandon_after_s is not over timeouts.read_s: a create may be given up while "
             "the registry is still at work on it, and its image then has no record."
         )
+
+
+def _keystones(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    keystone = configuration.identity.keystone
+    if keystone is not None:
+        yield "identity.keystone.credentials", keystone.credentials.auth_url
+    for registry in configuration.registries:
+        if registry.credentials is not None:
+            yield f"credentials of registry '{registry.name}'", registry.credentials.auth_url
+
+
+def _is_loopback(url: str) -> bool:
+    address = parse_address((urlsplit(url).hostname or "").strip("[]"))
+    return urlsplit(url).hostname == "localhost" or (address is not None and address.is_loopback)
 
 
 def _checked(text: str, name: str) -> Configuration:

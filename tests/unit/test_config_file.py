@@ -460,12 +460,10 @@ def test_a_page_that_is_over_its_own_maximum_is_a_problem(file: Path, settings: 
 @pytest.mark.parametrize(
     ("settings", "warned"),
     [
-        pytest.param(
-            "", ["identity.trusted_networks", "trusted_sources.networks"], id="nobody is trusted"
-        ),
+        pytest.param("", ["identity.keystone", "trusted_sources"], id="nobody is trusted"),
         pytest.param(
             "identity: {trusted_networks: [192.0.2.0/24]}\n",
-            ["trusted_sources.networks"],
+            ["trusted_sources"],
             id="no Nova is trusted",
         ),
         pytest.param(
@@ -480,6 +478,26 @@ def test_a_page_that_is_over_its_own_maximum_is_a_problem(file: Path, settings: 
             "journal: {abandon_after_s: 300}\n",
             ["journal.abandon_after_s"],
             id="a create is given up while it may be under way",
+        ),
+        pytest.param(
+            "identity: {keystone: {credentials: {auth_url: 'http://127.0.0.1:5000/v3', "
+            "username: u, project: p, password_file: /f}}}\n"
+            "trusted_sources: {service_roles: [service]}\n",
+            [],
+            id="Keystone on this host, and a service that vouches",
+        ),
+        pytest.param(
+            "identity: {keystone: {credentials: {auth_url: 'http://192.0.2.1:5000/v3', "
+            "username: u, project: p, password_file: /f}}}\n"
+            "trusted_sources: {roles: [nova]}\n",
+            ["identity.keystone.credentials.auth_url"],
+            id="tokens in the clear",
+        ),
+        pytest.param(
+            "identity: {keystone: {credentials: {auth_url: 'https://192.0.2.1:5000/v3', "
+            "username: u, project: p, password_file: /f}}}\n",
+            ["trusted_sources"],
+            id="Keystone by TLS, and nobody who vouches",
         ),
     ],
 )
