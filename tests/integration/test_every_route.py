@@ -15,7 +15,7 @@ from relproxy.store.overlay import Overlay
 from tests.integration.conftest import Client
 
 # What a member may do where relproxy is the only wall, written down a second time: by path, the
-# methods. `anyone` needs no caller, `own` and `visible` depend on the image; all else is an admin's.
+# methods. Of anyone, own and visible no caller or the image decides; all else is an admin's.
 ANYONE = {"/": "GET", "/versions": "GET", "/v2": "GET"}
 CALLER = {
     "/v2/images": "GET POST",
