@@ -42,6 +42,12 @@ class Listener(_Section):
 
     name: Name = Field(description="What routes and metrics call this listener.")
     bind: Bind = Field(description="HOST:PORT to listen on; port 0 takes a free one.")
+    proxy_protocol: bool = Field(
+        default=False,
+        strict=True,
+        description="Whether every connection has to come from a front and to begin with a PROXY "
+        "protocol header, version 1 or 2.",
+    )
 
 
 class Admin(_Section):
@@ -50,6 +56,21 @@ class Admin(_Section):
     bind: LoopbackBind = Field(
         default="127.0.0.1:9393",
         description="HOST:PORT, loopback only: it shows every project's records.",
+    )
+
+
+class Fronts(_Section):
+    """Who is believed about where a request comes from."""
+
+    networks: tuple[Network, ...] = Field(
+        default=(),
+        description="Networks of the fronts, and of nobody else: whoever is in them can come from "
+        "anywhere.",
+    )
+    header: Literal["none", "forwarded", "x-forwarded-for"] = Field(
+        default="none",
+        description="The one header that every front sets, or adds itself to; a client's own copy "
+        "of another one would pass.",
     )
 
 
@@ -245,7 +266,9 @@ class Route(_Section):
         default=None, description="Leading path, taken off before the registry sees it."
     )
     listener: str | None = Field(default=None, description="Name of the listener it came in on.")
-    network: Network | None = Field(default=None, description="Network that the client is in.")
+    network: Network | None = Field(
+        default=None, description="Network that the source address is in."
+    )
     registry: str = Field(description="Name of the registry that the request goes to.")
     installation: str | None = Field(
         default=None, description="Name of the installation whose Nova uses this route."
@@ -277,6 +300,11 @@ class Limits(_Section):
 class Timeouts(_Section):
     """How long a peer may take, in seconds."""
 
+    proxy_header_s: Seconds = Field(
+        default=5,
+        description="For a PROXY protocol header to arrive whole: a front sends it at once, and a "
+        "lost packet is sent again after 3 s at most.",
+    )
     connect_s: Seconds = Field(
         default=5, description="To connect to an endpoint: a LAN answers in milliseconds."
     )
@@ -311,6 +339,7 @@ class Configuration(_Section):
 
     listeners: tuple[Listener, ...] = Field(min_length=1)
     admin: Admin = Admin()
+    fronts: Fronts = Fronts()
     identity: Identity = Identity()
     trusted_sources: TrustedSources = TrustedSources()
     metadata_headers: MetadataHeaderNames = MetadataHeaderNames()

@@ -90,9 +90,9 @@ class RequestHead:
 
     `target` is the raw request target. `peer` is None where the transport has no network address
     (a Unix socket). `connection_source` is whose connection it is: the peer, or whom a front's
-    PROXY protocol header names instead; None where that names nobody. `source` is who the request
-    comes from, once that has been read (relproxy/filters/source.py): all that is decided by an
-    address is decided by this one.
+    PROXY protocol header names instead; None where that names nobody. `is_fronts_own` where such a
+    header says that the front relays nobody. `source` is who the request comes from, once that has
+    been read (relproxy/filters/source.py): all that an address decides is decided by this one.
     """
 
     method: str
@@ -101,6 +101,7 @@ class RequestHead:
     peer: Address | None
     listener: str
     connection_source: Address | None = None
+    is_fronts_own: bool = False
     source: Address | None = None
 
 

@@ -64,7 +64,8 @@ def _source_of(head: RequestHead, fronts: Fronts) -> Address | None:
     if not is_in(head.peer, fronts.networks):
         return head.peer
     known = head.connection_source
-    if fronts.header == "none" or not is_in(known, fronts.networks):
+    # A front that relays nobody wrote no header: what stands there was let pass.
+    if head.is_fronts_own or fronts.header == "none" or not is_in(known, fronts.networks):
         return known
     for count, hop in enumerate(_hops(head.headers, fronts.header), start=1):
         if not is_in(hop, fronts.networks):

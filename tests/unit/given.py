@@ -32,7 +32,9 @@ def request_head(
 ) -> RequestHead:
     """Return the head of a request that comes from its peer."""
     address = None if peer is None else parse_address(peer)
-    return RequestHead(method, target, fields(*pairs), address, listener, address, address)
+    return RequestHead(
+        method, target, fields(*pairs), address, listener, connection_source=address, source=address
+    )
 
 
 class Body:

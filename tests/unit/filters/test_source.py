@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -77,6 +78,12 @@ def test_a_front_that_announces_nobody_has_nobody_as_its_source(header: str) -> 
 
 def test_a_header_of_an_announced_client_that_is_no_front_counts_for_nothing() -> None:
     assert source(head((XFF, "203.0.113.1"), connection_source=CLIENT), XFF) == CLIENT
+
+
+@pytest.mark.parametrize("header", ["none", FORWARDED, XFF])
+def test_a_header_on_a_connection_of_the_fronts_own_counts_for_nothing(header: str) -> None:
+    said = head((XFF, CLIENT), ("X_Forwarded_For", CLIENT), (FORWARDED, f"for={CLIENT}"))
+    assert source(replace(said, is_fronts_own=True), header) == FRONT
 
 
 def test_a_header_of_an_announced_front_is_read() -> None:
