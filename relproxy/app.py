@@ -21,12 +21,14 @@ from relproxy.admin.health import Health, Probe, Watched
 from relproxy.admin.journal import JournalView
 from relproxy.admin.listener import admin_application
 from relproxy.admin.relations import RelationsView
+from relproxy.announcing import announcements_of
 from relproxy.app_identity import Logins, opened_identity, opened_logins
 from relproxy.endpoints import Endpoints
 from relproxy.errors import StoreRefusedError, StoreUnavailableError
 from relproxy.filters.base import Dialect
 from relproxy.filters.capture import MetadataHeaders
 from relproxy.filters.glance_v2 import GlanceV2
+from relproxy.filters.source import Fronts
 from relproxy.filters.trust import trusted_sources
 from relproxy.identity.base import IdentityProvider
 from relproxy.metrics import Metrics
@@ -108,7 +110,15 @@ async def running(
         admin_address = await _listen_admin(opened, sockets.admin, admin)
         in_flight = InFlight(metrics)
         runners = [
-            await _runner(opened, listener.name, proxy, in_flight)
+            await _runner(
+                opened,
+                make_server(
+                    proxy.respond,
+                    listener=listener.name,
+                    in_flight=in_flight,
+                    announcements=announcements_of(configuration, listener, metrics),
+                ),
+            )
             for listener in configuration.listeners
         ]
         opened.push_async_callback(
@@ -316,6 +326,7 @@ def _parts(
     )
     trusted, names = configuration.trusted_sources, configuration.metadata_headers
     return Parts(
+        fronts=Fronts(configuration.fronts.networks, configuration.fronts.header),
         routes=route_table(configuration, _DIALECTS),
         identity=identity,
         trusted_sources=trusted_sources(trusted.networks, trusted.roles, trusted.service_roles),
@@ -339,10 +350,7 @@ async def _listen_admin(
     return await _accepting(runner, sockets)
 
 
-async def _runner(
-    opened: AsyncExitStack, listener: str, proxy: Proxy, in_flight: InFlight
-) -> web.ServerRunner:
-    server = make_server(proxy.respond, listener=listener, in_flight=in_flight)
+async def _runner(opened: AsyncExitStack, server: web.Server) -> web.ServerRunner:
     # Nothing is under way any more when it is cleaned up, or has had its time.
     runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_S)
     opened.push_async_callback(runner.cleanup)

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from relproxy.config_identity import Credentials, Identity, TrustedSources
+from relproxy.config_identity import Credentials, Fronts, Identity, TrustedSources
 from relproxy.config_types import (
     Bind,
     Count,
@@ -37,6 +37,12 @@ class Listener(Section):
 
     name: Name = Field(description="What routes and metrics call this listener.")
     bind: Bind = Field(description="HOST:PORT to listen on; port 0 takes a free one.")
+    proxy_protocol: bool = Field(
+        default=False,
+        strict=True,
+        description="Whether every connection has to come from a front and to begin with a PROXY "
+        "protocol header, version 1 or 2.",
+    )
 
 
 class Admin(Section):
@@ -201,7 +207,9 @@ class Route(Section):
         default=None, description="Leading path, taken off before the registry sees it."
     )
     listener: str | None = Field(default=None, description="Name of the listener it came in on.")
-    network: Network | None = Field(default=None, description="Network that the client is in.")
+    network: Network | None = Field(
+        default=None, description="Network that the source address is in."
+    )
     registry: str = Field(description="Name of the registry that the request goes to.")
     installation: str | None = Field(
         default=None, description="Name of the installation whose Nova uses this route."
@@ -233,6 +241,11 @@ class Limits(Section):
 class Timeouts(Section):
     """How long a peer may take, in seconds."""
 
+    proxy_header_s: Seconds = Field(
+        default=5,
+        description="For a PROXY protocol header to arrive whole: a front sends it at once, and a "
+        "lost packet is sent again after 3 s at most.",
+    )
     connect_s: Seconds = Field(
         default=5, description="To connect to an endpoint: a LAN answers in milliseconds."
     )
@@ -267,6 +280,7 @@ class Configuration(Section):
 
     listeners: tuple[Listener, ...] = Field(min_length=1)
     admin: Admin = Admin()
+    fronts: Fronts = Fronts()
     identity: Identity = Identity()
     trusted_sources: TrustedSources = TrustedSources()
     metadata_headers: MetadataHeaderNames = MetadataHeaderNames()

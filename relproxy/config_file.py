@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from relproxy.config import Configuration, Registry
 from relproxy.errors import ConfigurationError
-from relproxy.networks import parse_address
+from relproxy.networks import Network, parse_address
 
 PathParts = tuple[str | int, ...]
 _Problem = tuple[PathParts, str]
@@ -64,6 +64,39 @@ def warnings(configuration: Configuration) -> Iterator[str]:
             "journal.abandon_after_s is not over timeouts.read_s: a create may be given up while "
             "the registry is still at work on it, and its image then has no record."
         )
+    yield from _warnings_about_fronts(configuration)
+
+
+def _warnings_about_fronts(configuration: Configuration) -> Iterator[str]:
+    fronts = configuration.fronts.networks
+    if not fronts:
+        return
+    by_header = configuration.fronts.header != "none"
+    if not by_header and not any(each.proxy_protocol for each in configuration.listeners):
+        yield (
+            "fronts.networks has no meaning without fronts.header or a listener with "
+            "proxy_protocol: a front itself is then the source of all that it passes on."
+        )
+        return
+    for setting, networks in _trusting(configuration):
+        if any(_overlap(network, front) for network in networks for front in fronts):
+            yield (
+                f"{setting} overlaps fronts.networks: what a front passes on comes from whom it "
+                "names, and counts as the front's own, and is trusted, only where it names nobody."
+            )
+
+
+def _trusting(configuration: Configuration) -> Iterator[tuple[str, tuple[Network, ...]]]:
+    """Yield every setting that decides by the source address."""
+    yield "identity.trusted_networks", configuration.identity.trusted_networks
+    yield "trusted_sources.networks", configuration.trusted_sources.networks
+    for index, route in enumerate(configuration.routes):
+        if route.network is not None:
+            yield f"routes[{index}].network", (route.network,)
+
+
+def _overlap(one: Network, other: Network) -> bool:
+    return one.network_address in other or other.network_address in one
 
 
 def _keystones(configuration: Configuration) -> Iterator[tuple[str, str]]:
@@ -187,6 +220,7 @@ def _between_settings(tree: dict[str, Any]) -> Iterator[_Problem]:
     yield from _repeated(tree, "installations", "uuid")
     yield from _repeated(tree, "listeners", "bind")
     yield from _admin_bind(tree)
+    yield from _fronts(tree)
     yield from _store(tree)
     yield from _identity(tree)
     for index, registry in enumerate(_mappings(tree, "registries")):
@@ -194,6 +228,18 @@ def _between_settings(tree: dict[str, Any]) -> Iterator[_Problem]:
     for index, route in enumerate(_mappings(tree, "routes")):
         yield from _dangling(route, index, names)
     yield from _unreachable(tree)
+
+
+def _fronts(tree: dict[str, Any]) -> Iterator[_Problem]:
+    fronts = tree.get("fronts")
+    settings = fronts if isinstance(fronts, dict) else {}
+    if settings.get("networks"):
+        return
+    if settings.get("header") in {"forwarded", "x-forwarded-for"}:
+        yield ("fronts", "header"), "has a meaning with fronts.networks only"
+    for index, listener in enumerate(_mappings(tree, "listeners")):
+        if listener.get("proxy_protocol") is True:
+            yield ("listeners", index, "proxy_protocol"), "needs fronts.networks: who may connect"
 
 
 def _store(tree: dict[str, Any]) -> Iterator[_Problem]:

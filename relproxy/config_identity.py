@@ -10,6 +10,21 @@ from pydantic import Field, model_validator
 from relproxy.config_types import Count, KeystoneUrl, Network, Seconds, Section
 
 
+class Fronts(Section):
+    """Who is believed about where a request comes from."""
+
+    networks: tuple[Network, ...] = Field(
+        default=(),
+        description="Networks of the fronts, and of nobody else: whoever is in them can come from "
+        "anywhere.",
+    )
+    header: Literal["none", "forwarded", "x-forwarded-for"] = Field(
+        default="none",
+        description="The one header that every front sets, or adds itself to; a client's own copy "
+        "of another one would pass.",
+    )
+
+
 class Credentials(Section):
     """With what relproxy itself logs in to Keystone: a password, or an application credential."""
 

@@ -119,6 +119,12 @@ class JournalRefusedError(RelproxyError):
     status = 503
 
 
+class AnnouncementError(RelproxyError):
+    """A connection that has to begin with a PROXY protocol header begins otherwise."""
+
+    status = 400
+
+
 class KeystoneUnavailableError(RelproxyError):
     """Keystone can't be asked, or refuses relproxy itself."""
 

@@ -57,8 +57,11 @@ def needs_caller(match: Match) -> bool:
     creates, whose sender may vouch for an instance.
     """
     registry = match.route.registry
-    if registry.tenancy is Tenancy.RELPROXY or registry.upstream_identity == "headers":
+    if registry.tenancy is Tenancy.RELPROXY:
         return match.operation.access is not Access.ANYONE
+    if registry.upstream_identity == "headers":
+        # A pipeline that trusts its front refuses strangers everything else.
+        return not match.operation.is_version_document
     return match.treatment in {Treatment.LIST, Treatment.CREATE}
 
 

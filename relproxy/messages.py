@@ -38,15 +38,22 @@ class Headers:
             if folded(key) == wanted
         )
 
+    def believed(self, name: str) -> tuple[str, ...]:
+        """Return each value of a field that somebody is believed for.
+
+        Raises `BadRequestError` where it is spelled with `_`: a front that replaces `X-Roles` may
+        let a client's `X_Roles` pass.
+        """
+        if any(folded(key) == folded(name) and b"_" in key for key, _ in self.pairs):
+            raise BadRequestError(f"The header '{name}' is spelled with '_': use '-'.")
+        return self.values(name)
+
     def vouched(self, name: str) -> str | None:
         """Return the one value of a field that somebody is believed for, or None.
 
-        Raises `BadRequestError` where it is given more than once, or spelled with `_`: a front that
-        replaces `X-Roles` may let a client's `X_Roles` pass.
+        Raises `BadRequestError` where it is given more than once, or spelled with `_`.
         """
-        values = self.values(name)
-        if any(folded(key) == folded(name) and b"_" in key for key, _ in self.pairs):
-            raise BadRequestError(f"The header '{name}' is spelled with '_': use '-'.")
+        values = self.believed(name)
         if len(values) > 1:
             raise BadRequestError(f"The header '{name}' is given more than once: send it once.")
         return values[0] if values else None
@@ -82,7 +89,10 @@ class RequestHead:
     """The head of one request as it came in.
 
     `target` is the raw request target. `peer` is None where the transport has no network address
-    (a Unix socket).
+    (a Unix socket). `connection_source` is whose connection it is: the peer, or whom a front's
+    PROXY protocol header names instead; None where that names nobody. `is_fronts_own` where such a
+    header says that the front relays nobody. `source` is who the request comes from, once that has
+    been read (relproxy/filters/source.py): all that an address decides is decided by this one.
     """
 
     method: str
@@ -90,6 +100,9 @@ class RequestHead:
     headers: Headers
     peer: Address | None
     listener: str
+    connection_source: Address | None = None
+    is_fronts_own: bool = False
+    source: Address | None = None
 
 
 class RequestBody(Protocol):

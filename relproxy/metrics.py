@@ -94,6 +94,7 @@ class Metrics:
             registry=own,
         )
         self._add_those_of_identity(own)
+        self._add_those_of_the_listeners(own)
         self._add_those_of_the_journal(own)
 
     def _add_those_of_identity(self, own: CollectorRegistry) -> None:
@@ -117,6 +118,14 @@ class Metrics:
         summed = CollectorRegistry()
         MultiProcessCollector(summed)  # type: ignore[no-untyped-call]
         return summed
+
+    def _add_those_of_the_listeners(self, own: CollectorRegistry) -> None:
+        self.connections_refused = Counter(
+            "relproxy_connections_refused",
+            "Connections closed because they should begin with a PROXY protocol header, and don't.",
+            ("listener", "reason"),
+            registry=own,
+        )
 
     def _add_those_of_the_journal(self, own: CollectorRegistry) -> None:
         self.journal_in_doubt = Gauge(

@@ -1,6 +1,6 @@
 """The life of one request, from top to bottom.
 
-    match -> identify -> capture | filter | pass -> forward -> reply
+    source -> match -> identify -> capture | filter | pass -> forward -> reply
 
 One match decides both directions: the operation that was found for the request also says how its
 response is treated. Every branch returns the response that it means, and only what was decided
@@ -34,6 +34,7 @@ from relproxy.filters.base import CreateBody, Dialect
 from relproxy.filters.capture import MetadataHeaders, read_capture
 from relproxy.filters.headers import downstream_headers, private_headers, resized_headers
 from relproxy.filters.links import with_prefixed_location
+from relproxy.filters.source import Fronts, with_source
 from relproxy.filters.trust import TrustedSources
 from relproxy.filters.visibility import is_own, may_see
 from relproxy.identity.base import IdentityProvider, NoCaller
@@ -57,6 +58,7 @@ _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 class Parts:
     """What the flow works with; put together in `app.py`."""
 
+    fronts: Fronts
     routes: tuple[routing.Route, ...]
     identity: IdentityProvider
     trusted_sources: TrustedSources
@@ -83,6 +85,7 @@ class Proxy:
         started = time.monotonic()
         match: routing.Match | None = None
         try:
+            request = Request(with_source(request.head, self._parts.fronts), request.body)
             match = routing.match(self._parts.routes, request.head)
             response = await self._matched(request, match)
         except RelproxyError as refusal:
@@ -139,7 +142,7 @@ class Proxy:
             head.headers,
             said.metadata,
             names=self._parts.metadata_headers,
-            is_trusted=self._parts.trusted_sources.include(head.peer, exchange.caller),
+            is_trusted=self._parts.trusted_sources.include(head.source, exchange.caller),
             route_installation=exchange.match.route.installation,
         )
 
@@ -247,6 +250,7 @@ class Proxy:
                 "request_id": request_id,
                 "method": request.head.method,
                 "target": request.head.target,
+                "source": str(request.head.source) if request.head.source else None,
                 "route": route.name if route else None,
                 "status": refusal.status,
                 "reason": refusal.sentence,

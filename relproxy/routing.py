@@ -13,7 +13,7 @@ from relproxy.filters.base import UNKNOWN, Dialect, Operation
 from relproxy.filters.target import Target, parse_target
 from relproxy.messages import RequestHead
 from relproxy.model import Access, Tenancy, Treatment
-from relproxy.networks import Network
+from relproxy.networks import Network, is_in
 
 # Methods are case-sensitive (RFC 9110, section 9.1), and not every peer treats them so.
 _METHOD = re.compile(r"[A-Z]+")
@@ -43,7 +43,7 @@ class Route:
             (self.host is None or self.host == host)
             and target.segments[: len(self.prefix)] == self.prefix
             and (self.listener is None or self.listener == head.listener)
-            and (self.network is None or (head.peer is not None and head.peer in self.network))
+            and (self.network is None or is_in(head.source, (self.network,)))
         )
 
 

@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from relproxy.announcing import Announcements, peer_of
 from relproxy.errors import RegistryGarbageError, RelproxyError
 from relproxy.messages import Headers, Request, RequestHead, Response
 from relproxy.metrics import Metrics
-from relproxy.networks import Address, parse_address
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BODYLESS = frozenset({204, 304})
 
 Respond = Callable[[Request], Awaitable[Response]]
+_Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class InFlight:
@@ -77,27 +78,55 @@ _SERVER_LOG = logging.getLogger(f"{__name__}.http")
 _SERVER_LOG.addFilter(_WithoutForeignBytes())
 
 
-def make_server(respond: Respond, *, listener: str, in_flight: InFlight) -> web.Server:
-    """Return the protocol factory of one listener. It must be made inside the running loop."""
+def make_server(
+    respond: Respond,
+    *,
+    listener: str,
+    in_flight: InFlight,
+    announcements: Announcements | None = None,
+) -> web.Server:
+    """Return the protocol factory of one listener. It must be made inside the running loop.
+
+    With `announcements`, every connection has to begin with a PROXY protocol header.
+    """
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         with in_flight.one():
-            response = await respond(Request(_head(request, listener), _Body(request)))
+            head = _head(request, listener, announcements)
+            response = await respond(Request(head, _Body(request)))
             try:
                 return await _sent(request, response, may_keep_alive=not in_flight.is_draining)
             finally:
                 await response.aclose()
 
-    return web.Server(
-        handle,
-        handler_cancellation=True,
-        access_log=None,
-        logger=_SERVER_LOG,
-        auto_decompress=False,
-        max_line_size=_MAX_LINE_BYTES,
-        max_field_size=_MAX_LINE_BYTES,
-        read_bufsize=_READ_BUFFER_BYTES,
-    )
+    return _Server(handle, announcements)
+
+
+class _Server(web.Server):
+    """aiohttp's server, behind PROXY protocol headers where there are any."""
+
+    def __init__(self, handle: _Handle, announcements: Announcements | None) -> None:
+        super().__init__(
+            handle,
+            handler_cancellation=True,
+            access_log=None,
+            logger=_SERVER_LOG,
+            auto_decompress=False,
+            max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_LINE_BYTES,
+            read_bufsize=_READ_BUFFER_BYTES,
+        )
+        self._announcements = announcements
+
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # The loop needs no more.
+        if self._announcements is None:
+            return super().__call__()
+        return self._announcements.connection(super().__call__)
+
+    def pre_shutdown(self) -> None:
+        if self._announcements is not None:
+            self._announcements.close()
+        super().pre_shutdown()
 
 
 class _Body:
@@ -141,19 +170,20 @@ class _SentResponse(web.StreamResponse):
         """Do nothing: the end has been written."""
 
 
-def _head(request: web.BaseRequest, listener: str) -> RequestHead:
+def _head(
+    request: web.BaseRequest, listener: str, announcements: Announcements | None
+) -> RequestHead:
+    peer = peer_of(request.transport)
+    announcement = announcements.of(request.transport) if announcements else None
     return RequestHead(
         method=request.method,
         target=request.raw_path,
         headers=Headers(tuple(request.raw_headers)),
-        peer=_peer(request),
+        peer=peer,
         listener=listener,
+        connection_source=announcement.source(peer) if announcement else peer,
+        is_fronts_own=announcement is not None and not announcement.is_relayed,
     )
-
-
-def _peer(request: web.BaseRequest) -> Address | None:
-    peername = request.transport.get_extra_info("peername") if request.transport else None
-    return parse_address(peername[0]) if isinstance(peername, tuple) else None
 
 
 def _expects_continue(request: web.BaseRequest) -> bool:

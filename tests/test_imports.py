@@ -110,7 +110,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("metrics", "recording"),
         *("routing", "store.base", "tasks", "upstream", *VALUES),
     ),
-    "server": ("metrics", *VALUES),
+    "announcing": ("config", "filters.proxy_protocol", "metrics", *VALUES),
+    "server": ("announcing", "metrics", *VALUES),
     "admin.*": (
         *("admin", "filters", "metrics", "store.base", "store.host_journals"),
         *("store.journal_file", "upstream", *VALUES),
@@ -122,6 +123,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "app": (
         *(
             "admin",
+            "announcing",
             "app_identity",
             "config",
             "endpoints",

@@ -27,8 +27,8 @@ class HeadersIdentity:
         self._admin_roles = frozenset(role.lower() for role in admin_roles)
 
     async def identify(self, head: RequestHead) -> Caller | NoCaller:
-        """Read X-Project-Id, X-User-Id and X-Roles of a trusted peer."""
-        if not is_in(head.peer, self._trusted):
+        """Read X-Project-Id, X-User-Id and X-Roles of a trusted source."""
+        if not is_in(head.source, self._trusted):
             return _NOBODY
         status = head.headers.vouched("X-Identity-Status")
         project = head.headers.vouched("X-Project-Id")

@@ -30,9 +30,11 @@ def request_head(
     peer: str | None = "192.0.2.7",
     listener: str = "public",
 ) -> RequestHead:
-    """Return the head of a request."""
+    """Return the head of a request that comes from its peer."""
     address = None if peer is None else parse_address(peer)
-    return RequestHead(method, target, fields(*pairs), address, listener)
+    return RequestHead(
+        method, target, fields(*pairs), address, listener, connection_source=address, source=address
+    )
 
 
 class Body:

@@ -457,6 +457,12 @@ def test_a_page_that_is_over_its_own_maximum_is_a_problem(file: Path, settings: 
     assert problem.startswith("7: registries[0].default_limit: ")
 
 
+# Whom a warning is not about.
+TRUSTING = (
+    "identity: {trusted_networks: [192.0.2.0/24]}\ntrusted_sources: {networks: [198.51.100.0/24]}\n"
+)
+
+
 @pytest.mark.parametrize(
     ("settings", "warned"),
     [
@@ -499,6 +505,31 @@ def test_a_page_that_is_over_its_own_maximum_is_a_problem(file: Path, settings: 
             ["trusted_sources"],
             id="Keystone by TLS, and nobody who vouches",
         ),
+        pytest.param(
+            f"{TRUSTING}fronts: {{networks: [203.0.113.1/32]}}\n",
+            ["fronts.networks"],
+            id="a front that says nothing",
+        ),
+        pytest.param(
+            f"{TRUSTING}fronts: {{networks: [192.0.2.7/32]}}\n",
+            ["fronts.networks"],
+            id="a trusted front that says nothing",
+        ),
+        pytest.param(
+            f"{TRUSTING}fronts: {{networks: [203.0.113.1/32], header: forwarded}}\n",
+            [],
+            id="a front that says whom it passes on",
+        ),
+        pytest.param(
+            f"{TRUSTING}fronts: {{networks: [192.0.2.7/32], header: x-forwarded-for}}\n",
+            ["identity.trusted_networks"],
+            id="a front that is trusted to say who calls",
+        ),
+        pytest.param(
+            f"{TRUSTING}fronts: {{networks: ['::/0', 198.51.0.0/16], header: forwarded}}\n",
+            ["trusted_sources.networks"],
+            id="Novas among the fronts",
+        ),
     ],
 )
 def test_what_is_allowed_and_probably_not_meant_is_a_warning(
@@ -509,6 +540,81 @@ def test_what_is_allowed_and_probably_not_meant_is_a_warning(
     sentences = list(warnings(load_configuration(file)))
 
     assert [sentence.split()[0] for sentence in sentences] == warned
+
+
+@pytest.mark.parametrize(
+    ("network", "warned"),
+    [
+        pytest.param("203.0.113.1/32", ["routes[0].network"], id="the front itself"),
+        pytest.param("203.0.112.0/20", ["routes[0].network"], id="a network with the front"),
+        pytest.param("203.0.113.2/32", [], id="another address"),
+        pytest.param("2001:db8::/32", [], id="another family"),
+    ],
+)
+@pytest.mark.parametrize("by_header", [True, False], ids=["header", "proxy protocol"])
+def test_a_route_that_a_front_may_be_taken_by_is_a_warning(
+    file: Path,
+    network: str,
+    warned: list[str],
+    by_header: bool,  # noqa: FBT001
+) -> None:
+    fronts = "fronts: {networks: [203.0.113.1/32]" + (", header: forwarded}" if by_header else "}")
+    text = with_route(f"network: '{network}'") + TRUSTING + fronts
+    bind = "bind: 127.0.0.1:9292"
+    file.write_text(text if by_header else text.replace(bind, f"{bind}\n    proxy_protocol: true"))
+
+    sentences = list(warnings(load_configuration(file)))
+
+    assert [sentence.split()[0] for sentence in sentences] == warned
+
+
+@pytest.mark.parametrize(
+    ("fronts", "where"),
+    [
+        pytest.param("", ["4: listeners[0].proxy_protocol"], id="no fronts"),
+        pytest.param("fronts: {networks: []}\n", ["4: listeners[0].proxy_protocol"], id="none"),
+        pytest.param(
+            "fronts: {header: forwarded}\n",
+            ["4: listeners[0].proxy_protocol", "14: fronts.header"],
+            id="a header alone",
+        ),
+        pytest.param(
+            "fronts: nonsense\n",
+            ["4: listeners[0].proxy_protocol", "14: fronts"],
+            id="no mapping",
+        ),
+    ],
+)
+def test_proxy_protocol_without_fronts_is_a_problem(
+    file: Path, fronts: str, where: list[str]
+) -> None:
+    bind = "bind: 127.0.0.1:9292"
+    found = problems(file, FINE.replace(bind, f"{bind}\n    proxy_protocol: true") + fronts)
+
+    assert [": ".join(problem.split(": ")[:2]) for problem in found] == where
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ("fronts: {networks: [192.0.2.1/24]}\n", "13: fronts.networks[0]"),
+        ("fronts: {networks: [192.0.2.0/24], header: via}\n", "13: fronts.header"),
+        ("fronts: {networks: [192.0.2.0/24], header: [forwarded]}\n", "13: fronts.header"),
+        ("fronts: {header: x-forwarded-for}\n", "13: fronts.header"),
+        ("timeouts: {proxy_header_s: 0}\n", "13: timeouts.proxy_header_s"),
+    ],
+)
+def test_a_front_that_can_not_be_is_a_problem(file: Path, settings: str, where: str) -> None:
+    (problem,) = problems(file, FINE + settings)
+
+    assert problem.startswith(f"{where}: ")
+
+
+def test_proxy_protocol_is_true_or_false(file: Path) -> None:
+    bind = "bind: 127.0.0.1:9292"
+    (problem,) = problems(file, FINE.replace(bind, f"{bind}\n    proxy_protocol: v2"))
+
+    assert problem.startswith("4: listeners[0].proxy_protocol: ")
 
 
 # -- several at once

@@ -175,6 +175,7 @@ def test_a_registry_that_knows_its_callers_says_itself_who_may(target: str) -> N
         pytest.param({"tenancy": "relproxy"}, "/versions", False, id="the only wall: versions"),
         pytest.param(TRUSTING, "/v2/images/a", True, id="a registry that trusts its front"),
         pytest.param(TRUSTING, "/versions", False, id="one that trusts its front: versions"),
+        pytest.param(TRUSTING, "/v2", True, id="one that trusts its front: its redirect"),
         pytest.param({"tenancy": "registry"}, "/v2/images", True, id="a list to be filtered"),
         pytest.param({"tenancy": "registry"}, "/v2/images/a", False, id="the registry's to judge"),
         pytest.param({"tenancy": "registry"}, "/v2/tasks", False, id="passed on"),

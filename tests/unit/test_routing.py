@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from relproxy.errors import BadRequestError, NotFoundError
 from relproxy.filters.base import UNKNOWN
 from relproxy.model import Treatment
+from relproxy.networks import parse_address
 from relproxy.routing import Match, match
 from tests.unit.given import UUID, request_head, routes
 
@@ -144,6 +146,14 @@ def test_a_network_has_routes_of_its_own() -> None:
     assert taken("/", among=among, peer="2001:db8::1") == "r1"
     assert taken("/", among=among, peer="198.51.100.1") == "r2"
     assert taken("/", among=among, peer=None) == "r2"
+
+
+@pytest.mark.parametrize("source", [None, "198.51.100.1"])
+def test_a_network_is_that_of_the_source_and_not_of_the_peer(source: str | None) -> None:
+    address = parse_address(source) if source else None
+    head = replace(request_head("/", peer="192.0.2.9"), source=address)
+
+    assert match(routes({"network": "192.0.2.0/24"}, {}), head).route.name == "r1"
 
 
 def test_a_route_takes_only_what_meets_all_its_conditions() -> None:

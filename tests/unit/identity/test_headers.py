@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
@@ -8,6 +9,7 @@ from relproxy.errors import BadRequestError
 from relproxy.identity.base import NoCaller
 from relproxy.identity.headers import HeadersIdentity
 from relproxy.model import Caller, Service
+from relproxy.networks import parse_address
 from tests.unit.given import request_head
 
 FRONT = "192.0.2.7"
@@ -82,6 +84,14 @@ async def test_anyone_else_makes_no_error_with_two_projects() -> None:
     pairs = (("X-Project-Id", "p1"), ("X-Project-Id", "p2"))
 
     assert await identified(*pairs, peer="198.51.100.1") is None
+
+
+@pytest.mark.parametrize("source", [None, "198.51.100.1"])
+async def test_a_peer_that_is_not_the_source_is_believed_nothing(source: str | None) -> None:
+    address = parse_address(source) if source else None
+    head = replace(request_head("/", ("X-Project-Id", "p1"), peer=FRONT), source=address)
+
+    assert isinstance(await PROVIDER.identify(head), NoCaller)
 
 
 async def test_a_front_on_a_dual_stack_socket_is_a_front() -> None:
