@@ -7,6 +7,7 @@ headers of the proxy in front of it; and `keystone`, in which it validates token
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +81,7 @@ class Glance:
         """Install, configure, create the database, start, and wait for the first answer."""
         environment = venvs.ensure("glance")
         self._configure(environment)
-        self._sync_database(environment)
+        self._make_database(environment)
         self._process = Process(
             "glance",
             self._argv(environment),
@@ -108,9 +109,17 @@ class Glance:
         wanted = f"osprofiler {_CONTEXT[self.pipeline]} rootapp"
         (self.home / "glance-api-paste.ini").write_text(paste.replace(shipped, wanted))
 
-    def _sync_database(self, environment: Path) -> None:
+    def _make_database(self, environment: Path) -> None:
+        """Give this Glance an empty database, if it has none yet."""
+        own = self.home / "glance.db"
+        if not own.exists():
+            empty = venvs.made_once(environment, "empty.db", lambda: self._synced(environment))
+            shutil.copyfile(empty, own)
+
+    def _synced(self, environment: Path) -> Path:
         manage = [str(environment / "bin" / "glance-manage"), "--config-dir", str(self.home)]
         subprocess.run([*manage, "db_sync"], check=True, capture_output=True)
+        return self.home / "glance.db"
 
     def _argv(self, environment: Path) -> list[str]:
         return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import urllib.request
 import uuid
@@ -195,8 +196,15 @@ class Keystone:
             for interface in ("admin", "internal", "public")
             for argument in (f"--bootstrap-{interface}-url", self.auth_url)
         ]
+
+        def synced() -> Path:
+            subprocess.run([*manage, "db_sync"], check=True, capture_output=True)
+            return self.home / "keystone.db"
+
+        empty = venvs.made_once(environment, "empty.db", synced)
+        if not (self.home / "keystone.db").exists():
+            shutil.copyfile(empty, self.home / "keystone.db")
         for command in (
-            ["db_sync"],
             ["fernet_setup", *owner],
             ["bootstrap", "--bootstrap-password", PASSWORD, "--bootstrap-region-id", "lab", *urls],
         ):

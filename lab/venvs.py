@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 ROOM = Path(__file__).resolve().parent
@@ -34,6 +35,22 @@ def ensure(name: str) -> Path:
             _install(home, requirements)
             done.touch()
     return home
+
+
+def made_once(environment: Path, name: str, make: Callable[[], Path]) -> Path:
+    """Return a file that is the same for all who use an environment, made by the first of them.
+
+    `make` returns a file whose content it is to have: an empty database, say, that takes an
+    environment's own tools many seconds.
+    """
+    file = environment / name
+    with (environment / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.exists():
+            half = environment / f"{name}.half"
+            shutil.copyfile(make(), half)
+            half.rename(file)
+    return file
 
 
 def _install(home: Path, requirements: Path) -> None:

@@ -160,7 +160,7 @@ def way(request: pytest.FixtureRequest) -> str:
     return chosen
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tokens(cloud: Cloud) -> dict[str, str]:
     return {name: cloud.keystone.token(name) for name in ("alice", "bob", "nova", "admin")}
 
