@@ -31,6 +31,7 @@ class KeystoneFaults:
     status: int | None = None
     body: bytes | None = None
     drop: bool = False
+    echo: str | None = None
 
 
 @dataclass(eq=False)
@@ -133,7 +134,11 @@ class StandInKeystone:
         said = self.tokens.get(subject)
         if said is None or not self._is_shown(said, request):
             return web.json_response({"error": {"code": 404}}, status=404)
-        return web.Response(body=json.dumps({"token": said}), content_type="application/json")
+        return web.Response(
+            body=json.dumps({"token": said}),
+            content_type="application/json",
+            headers={"X-Subject-Token": self.faults.echo or subject},
+        )
 
     def _is_shown(self, said: dict[str, Any], request: web.BaseRequest) -> bool:
         has_ended = datetime.fromisoformat(said["expires_at"]) <= datetime.now(UTC)

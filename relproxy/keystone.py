@@ -156,6 +156,9 @@ class TokenJudge:
             # It is ours that Keystone doesn't take any more.
             self._login.forget(own)
             answer = await self._asked(query, token, await self._login.headers())
+        if answer.headers.get("X-Subject-Token", token) != token:
+            # Something in between has answered another's question: it would be another's token.
+            raise KeystoneUnavailableError("Keystone's answer is about another token.")
         if answer.status == 200 and answer.body is not None:
             return answer.body
         if answer.status in _UNKNOWN:

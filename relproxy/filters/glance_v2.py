@@ -303,15 +303,15 @@ def _create_effect(document: dict[str, Any]) -> BodyEffect | None:
 
 def _update_effect(changes: list[Any]) -> BodyEffect | None:
     touched = {attribute for change in changes for attribute in _touched(change)}
+    changes_owner = "owner" in touched
     for attribute in sorted(touched):
         if attribute in _NOBODYS_ATTRIBUTES or attribute.startswith("_"):
-            return BodyEffect(f"change '{attribute}' of an image", is_for_nobody=True)
+            deed = f"change '{attribute}' of an image"
+            return BodyEffect(deed, is_for_nobody=True, changes_owner=changes_owner)
     admin_only = sorted(touched & _ADMIN_ATTRIBUTES)
     if not admin_only:
         return None
-    return BodyEffect(
-        f"change the {admin_only[0]} of an image", changes_owner="owner" in admin_only
-    )
+    return BodyEffect(f"change the {admin_only[0]} of an image", changes_owner=changes_owner)
 
 
 def _touched(change: object) -> Iterator[str]:

@@ -95,6 +95,8 @@ def upstream_headers(headers: Headers, *, own: Iterable[str]) -> Headers:
 
     Raises `BadRequestError` if Connection names a field that it must not name.
     """
+    if any(name.lower() == b"content_length" for name, _ in headers.pairs):
+        raise BadRequestError("The header 'Content-Length' is spelled with '_': use '-'.")
     named = _named_by_connection(headers)
     if named & _END_TO_END:
         raise BadRequestError("The header 'Connection' names a field that is not hop-by-hop.")

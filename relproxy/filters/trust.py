@@ -11,7 +11,7 @@ from relproxy.networks import Address, Network, is_in
 
 @dataclass(frozen=True, slots=True)
 class TrustedSources:
-    """Each of these alone is enough; roles are compared without case."""
+    """Each of these alone is enough. Roles are compared as they are, case and all."""
 
     networks: tuple[Network, ...] = ()
     roles: frozenset[str] = frozenset()
@@ -23,22 +23,12 @@ class TrustedSources:
             return True
         if caller is None:
             return False
-        service = caller.service
-        return _has(caller.roles, self.roles) or (
-            service is not None and _has(service.roles, self.service_roles)
-        )
+        of_service = caller.service.roles if caller.service is not None else frozenset()
+        return bool(self.roles & caller.roles or self.service_roles & of_service)
 
 
 def trusted_sources(
     networks: tuple[Network, ...], roles: Collection[str], service_roles: Collection[str]
 ) -> TrustedSources:
     """Return the sources that are configured."""
-    return TrustedSources(networks, _lower(roles), _lower(service_roles))
-
-
-def _lower(names: Collection[str]) -> frozenset[str]:
-    return frozenset(name.lower() for name in names)
-
-
-def _has(roles: Collection[str], wanted: frozenset[str]) -> bool:
-    return not wanted.isdisjoint(_lower(roles))
+    return TrustedSources(networks, frozenset(roles), frozenset(service_roles))

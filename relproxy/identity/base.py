@@ -49,6 +49,12 @@ def is_project_id(text: str) -> bool:
     return _PROJECT.fullmatch(text) is not None
 
 
-def has_role(roles: frozenset[str], wanted: frozenset[str]) -> bool:
-    """Tell whether one of the roles is wanted, whatever its case; `wanted` is in lower case."""
-    return any(role.lower() in wanted for role in roles)
+def is_admin(
+    roles: frozenset[str], admin_roles: frozenset[str], *, is_admin_project: bool | None
+) -> bool:
+    """Tell whether one of the roles makes an admin; `admin_roles` are in lower case.
+
+    An admin of a project that is said not to be the admins' own is none: a cloud where that is
+    said has admins of single projects.
+    """
+    return is_admin_project is not False and any(role.lower() in admin_roles for role in roles)

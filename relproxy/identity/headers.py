@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from relproxy.errors import BadRequestError
-from relproxy.identity.base import NoCaller, has_role, is_project_id
+from relproxy.identity.base import NoCaller, is_admin, is_project_id
 from relproxy.messages import RequestHead
 from relproxy.model import Caller, Service
 from relproxy.networks import Network, is_in
@@ -37,11 +37,13 @@ class HeadersIdentity:
         if not is_project_id(project):
             raise BadRequestError("The header 'X-Project-Id' is not a project id.")
         roles = _roles(head, "X-Roles")
+        is_admins = _truth(head.headers.vouched("X-Is-Admin-Project"))
         return Caller(
             project,
             head.headers.vouched("X-User-Id"),
             roles,
-            has_role(roles, self._admin_roles),
+            is_admin(roles, self._admin_roles, is_admin_project=is_admins),
+            is_admin_project=is_admins,
             user_domain=head.headers.vouched("X-User-Domain-Id"),
             project_domain=head.headers.vouched("X-Project-Domain-Id"),
             service=_service(head),
@@ -56,6 +58,11 @@ def _service(head: RequestHead) -> Service | None:
         head.headers.vouched("X-Service-User-Id"),
         _roles(head, "X-Service-Roles"),
     )
+
+
+def _truth(text: str | None) -> bool | None:
+    """Read a truth as a registry does (oslo_context/context.py, from_environ)."""
+    return None if text is None else text.lower() == "true"
 
 
 def _roles(head: RequestHead, name: str) -> frozenset[str]:

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from relproxy.config_identity import TokenValidation
 from relproxy.errors import KeystoneUnavailableError
-from relproxy.identity.base import NoCaller, has_role, is_project_id
+from relproxy.identity.base import NoCaller, is_admin, is_project_id
 from relproxy.identity.token import Token, read_token
 from relproxy.identity.token_cache import TokenCache, TokenNames
 from relproxy.messages import RequestHead
@@ -54,7 +54,7 @@ class KeystoneIdentity:
         self._judge = judge
         self._cache_s = settings.cache_s
         self._service_type = settings.service_type
-        self._service_roles = frozenset(role.lower() for role in settings.service_token_roles)
+        self._service_roles = frozenset(settings.service_token_roles)
         self._admin_roles = frozenset(role.lower() for role in admin_roles)
         uri = settings.www_authenticate_uri or settings.credentials.auth_url
         self._challenge = f'Keystone uri="{uri}"'
@@ -91,8 +91,11 @@ class KeystoneIdentity:
         return NoCaller(sentence, self._challenge)
 
     def _service(self, token: Token) -> Service | None:
-        """Return the service; None where the token is a good one, and not that of a service."""
-        if not has_role(token.roles, self._service_roles):
+        """Return the service; None where the token is a good one, and not that of a service.
+
+        What access rules narrow isn't one: it would widen itself by being its own service.
+        """
+        if self._service_roles.isdisjoint(token.roles) or token.access_rules is not None:
             return None
         return Service(token.project, token.user, token.roles)
 
@@ -101,7 +104,9 @@ class KeystoneIdentity:
             project=project,
             user=token.user,
             roles=token.roles,
-            is_admin=has_role(token.roles, self._admin_roles),
+            is_admin=is_admin(
+                token.roles, self._admin_roles, is_admin_project=token.is_admin_project
+            ),
             user_domain=token.user_domain,
             project_domain=token.project_domain,
             is_admin_project=token.is_admin_project,

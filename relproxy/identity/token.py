@@ -16,6 +16,7 @@ from relproxy.model import AccessRule
 
 # Names that go into a header's list: one with a comma in it would be two roles.
 _ROLE = re.compile(r"[\x21-\x2b\x2d-\x7e]([\x20-\x2b\x2d-\x7e]*[\x21-\x2b\x2d-\x7e])?")
+_ID = re.compile(r"[\x21-\x7e]{1,255}")
 _GARBAGE = "Keystone's answer can't be understood."
 
 
@@ -50,6 +51,8 @@ class _Token(msgspec.Struct, frozen=True):
     is_admin_project: bool | None = None
     application_credential: _Application | None = None
     bind: dict[str, object] | None = None
+    # RFC 8705: good only together with a certificate, which a front may have taken off.
+    oauth2_credential: dict[str, object] | None = None
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -63,11 +66,11 @@ _DOCUMENT = msgspec.json.Decoder(_Document)
 class Token:
     """What a token says. `project` is None where its scope is a domain, the system, or nothing.
 
-    `roles` leaves out those whose names no list in a header could carry. `is_bound` says that it is
-    good for one client only, in a way that relproxy can't check.
+    Ids that no header could carry are left out, and of `roles` those whose names no list could.
+    `is_bound` says that it is good for one client only, in a way that relproxy can't check.
     """
 
-    user: str
+    user: str | None
     user_domain: str | None
     project: str | None
     project_domain: str | None
@@ -87,16 +90,20 @@ def read_token(body: bytes) -> Token:
         raise KeystoneUnavailableError(_GARBAGE) from failure
     project, rules = said.project, _rules(said)
     return Token(
-        user=said.user.id,
-        user_domain=said.user.domain.id,
+        user=_sendable(said.user.id),
+        user_domain=_sendable(said.user.domain.id),
         project=project.id if project else None,
-        project_domain=project.domain.id if project else None,
+        project_domain=_sendable(project.domain.id) if project else None,
         roles=frozenset(role.name for role in said.roles if _ROLE.fullmatch(role.name)),
         expires_at=expires_at if expires_at.tzinfo is not None else expires_at.replace(tzinfo=UTC),
         is_admin_project=said.is_admin_project,
         access_rules=rules,
-        is_bound=bool(said.bind),
+        is_bound=bool(said.bind or said.oauth2_credential),
     )
+
+
+def _sendable(text: str | None) -> str | None:
+    return text if text is not None and _ID.fullmatch(text) else None
 
 
 def _rules(said: _Token) -> tuple[AccessRule, ...] | None:

@@ -339,6 +339,16 @@ async def test_a_keystone_that_answers_garbage_vouches_for_nobody(
     assert (await listed(only_wall, "alice-1")).status == 200
 
 
+async def test_an_answer_about_another_token_is_nobodys(
+    only_wall: Client, keystone: StandInKeystone
+) -> None:
+    keystone.faults.echo = "root-1"  # a cache between, that looks at X-Auth-Token alone
+
+    await is_unavailable(await listed(only_wall, "alice-1"))
+    keystone.faults.echo = "alice-1"
+    assert (await listed(only_wall, "alice-1")).status == 200
+
+
 @pytest.mark.parametrize("status", [400, 404, 431])
 async def test_a_token_that_keystone_cannot_read_is_not_known(
     status: int, only_wall: Client, keystone: StandInKeystone
@@ -432,7 +442,7 @@ async def test_a_service_token_vouches_for_an_instance_where_that_is_configured(
 async def test_a_role_vouches_for_an_instance_where_that_is_configured(
     speaking: Client, keystone: StandInKeystone
 ) -> None:
-    keystone.add("robot", "alice", "member", "reader", "Nova")
+    keystone.add("robot", "alice", "member", "reader", "nova")
     about = {"X-Nova-Instance-ID": "i-1"}
 
     assert (await create(speaking, "alice-1", "a", **about)).status == 201

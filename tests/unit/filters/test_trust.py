@@ -26,16 +26,20 @@ def served(*roles: str) -> Caller:
         pytest.param(ELSEWHERE, MEMBER, False, id="a caller without the role"),
         pytest.param(
             ELSEWHERE,
-            Caller("p", roles=frozenset({"NOVA-SNAPSHOT"})),
+            Caller("p", roles=frozenset({"Nova-Snapshot"})),
             True,
-            id="a role, in any case",
+            id="a caller with the role",
         ),
-        pytest.param(ELSEWHERE, served("Service"), True, id="a service beside the caller"),
+        pytest.param(
+            ELSEWHERE, Caller("p", roles=frozenset({"nova-snapshot"})), False, id="a like role"
+        ),
+        pytest.param(ELSEWHERE, served("service"), True, id="a service beside the caller"),
+        pytest.param(ELSEWHERE, served("Service"), False, id="a service with a like role"),
         pytest.param(ELSEWHERE, served("glance"), False, id="another service"),
         pytest.param(
             ELSEWHERE, Caller("p", roles=frozenset({"service"})), False, id="a service's role alone"
         ),
-        pytest.param(ELSEWHERE, served("nova-snapshot"), False, id="a caller's role at a service"),
+        pytest.param(ELSEWHERE, served("Nova-Snapshot"), False, id="a caller's role at a service"),
     ],
 )
 def test_who_vouches_for_metadata_headers(

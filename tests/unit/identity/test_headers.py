@@ -38,6 +38,27 @@ async def test_a_front_says_which_service_asks_for_the_caller() -> None:
     assert await identified(project, *said) == Caller("p1")
 
 
+@pytest.mark.parametrize(
+    ("said", "is_admins", "is_admin"),
+    [
+        (None, None, True),
+        ("True", True, True),
+        ("true", True, True),
+        ("False", False, False),
+        ("", False, False),
+    ],
+)
+async def test_an_admin_of_another_project_than_the_admins_own_is_none(
+    said: str | None, *, is_admins: bool | None, is_admin: bool
+) -> None:
+    pairs = () if said is None else (("X-Is-Admin-Project", said),)
+
+    caller = await identified(("X-Project-Id", "p1"), ("X-Roles", "admin"), *pairs)
+
+    assert caller is not None
+    assert (caller.is_admin_project, caller.is_admin) == (is_admins, is_admin)
+
+
 async def test_a_front_says_of_which_domains_user_and_project_are() -> None:
     caller = await identified(
         ("X-Project-Id", "p1"), ("X-User-Domain-Id", "d1"), ("X-Project-Domain-Id", "d2")

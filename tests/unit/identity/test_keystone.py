@@ -92,6 +92,14 @@ async def test_a_role_makes_an_admin() -> None:
     assert found.is_admin
 
 
+async def test_an_admin_of_another_project_than_the_admins_own_is_none() -> None:
+    token = {**ALICE, "roles": ("admin",), "is_admin_project": False}
+    found = await identified(provider(FakeJudge(t=token)))
+
+    assert isinstance(found, Caller)
+    assert not found.is_admin
+
+
 @pytest.mark.parametrize("token", [None, ""])
 async def test_without_a_token_nobody_is_asked(token: str | None) -> None:
     judge = FakeJudge(t=ALICE)
@@ -162,8 +170,11 @@ async def test_a_project_that_no_header_could_carry_is_nobodys(project: str) -> 
     assert refusal(found)[0] == 401
 
 
-async def test_a_token_that_is_bound_to_a_client_is_not_believed() -> None:
-    found = await identified(provider(FakeJudge(t={**ALICE, "bind": {"kerberos": "x"}})))
+@pytest.mark.parametrize(
+    "binding", [{"bind": {"kerberos": "x"}}, {"oauth2_credential": {"x5t#S256": "x"}}]
+)
+async def test_a_token_that_is_bound_to_a_client_is_not_believed(binding: dict[str, Any]) -> None:
+    found = await identified(provider(FakeJudge(t={**ALICE, **binding})))
 
     assert refusal(found)[0] == 401
 
@@ -364,6 +375,28 @@ async def test_which_role_makes_a_service_is_configured() -> None:
 
     assert isinstance(found, Caller)
     assert found.service is None
+
+
+async def test_what_access_rules_narrow_is_not_widened_by_being_its_own_service() -> None:
+    rules = [{"service": "image", "method": "GET", "path": "/v2/images"}]
+    narrow = {**NOVA, "application_credential": {"access_rules": rules}}
+    judge = FakeJudge(t=narrow, ended={**narrow, "lasts": timedelta(seconds=-1)})
+
+    found = await identified(provider(judge), ("X-Service-Token", "t"))
+
+    assert isinstance(found, Caller)
+    assert found.service is None
+    assert found.access_rules == (AccessRule("image", "GET", "/v2/images"),)
+    assert (
+        refusal(await identified(provider(judge), ("X-Service-Token", "t"), token="ended"))[0]
+        == 401
+    )
+
+
+async def test_a_role_that_is_like_a_services_is_not_it() -> None:
+    judge = FakeJudge(t=ENDED, s={**NOVA, "roles": ("SERVICE",)})
+
+    assert refusal(await identified(provider(judge), BESIDE))[0] == 401
 
 
 async def test_access_rules_are_those_for_this_service() -> None:

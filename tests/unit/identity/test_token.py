@@ -76,6 +76,16 @@ def test_access_rules_are_read_and_an_empty_list_is_not_none() -> None:
     assert read_token(shown(application_credential={"id": "a"})).access_rules is None
 
 
+@pytest.mark.parametrize("odd", ["j\u00fcrgen", "\u674e", "a\r\nX-Roles: admin", "", "x" * 256])
+def test_an_id_that_no_header_could_carry_is_left_out(odd: str) -> None:
+    found = read_token(
+        shown(user={"id": odd, "domain": {"id": odd}}, project={"id": "p", "domain": {"id": odd}})
+    )
+
+    assert (found.user, found.user_domain, found.project_domain) == (None, None, None)
+    assert found.project == "p"
+
+
 def test_a_token_that_is_bound_to_a_client_says_so() -> None:
     assert read_token(shown(bind={"kerberos": "alice"})).is_bound
     assert not read_token(shown(bind={})).is_bound
