@@ -502,6 +502,19 @@ def test_a_patch_of_anything_else_is_for_the_owner(pointer: str) -> None:
     assert GLANCE.effect(UPDATE, body) is None
 
 
+@pytest.mark.parametrize("beside", ["/_x", "/image_id", "/visibility", "/name"])
+def test_a_change_of_the_owner_is_one_whatever_stands_beside_it(beside: str) -> None:
+    # Where the registry judges, `_x` is forwarded: the record has to follow the owner all the same.
+    changes = [
+        {"op": "replace", "path": "/owner", "value": "bob"},
+        {"op": "add", "path": beside, "value": "x"},
+    ]
+    for order in (changes, changes[::-1]):
+        effect = GLANCE.effect(UPDATE, as_json(order))
+        assert effect is not None
+        assert effect.changes_owner
+
+
 def test_a_patch_of_nothing_has_no_effect() -> None:
     assert GLANCE.effect(UPDATE, b"[]") is None
 

@@ -256,3 +256,10 @@ def test_a_registry_is_always_told_a_project() -> None:
 
     assert told["X-Project-Id"] == "p1"
     assert "X-User-Id" not in told
+
+
+@pytest.mark.parametrize("name", ["Content_Length", "content_length", "CONTENT_LENGTH"])
+def test_a_length_in_another_spelling_is_refused(name: str) -> None:
+    # Some WSGI servers join it with the real one, which isn't dropped.
+    with pytest.raises(BadRequestError, match="spelled with '_'"):
+        upstream_headers(fields(("Content-Length", "5"), (name, "0")), own=())
