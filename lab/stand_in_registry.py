@@ -77,8 +77,9 @@ class Registry:
     `page_filter` is a custom policy: like Glance's own it drops images after the database page
     was cut. `members` maps image id to project to member status. `blob_size` is the length of
     every download (None: the image's own size), which is chunked unless `send_length`. With
-    `keeps_data` a download is what was uploaded. No Glance `reuses_ids` of deleted images. `clock`
-    says when images are made and changed (None: now, and each moment later than all before it).
+    `keeps_data` a download is what was uploaded. No Glance `reuses_ids` of deleted images, and only
+    one with a careless policy `lists_everything` to everyone. `clock` says when images are made and
+    changed (None: now, and each moment later than all before it).
     """
 
     trusting: bool = False
@@ -89,6 +90,7 @@ class Registry:
     send_length: bool = False
     keeps_data: bool = False
     reuses_ids: bool = False
+    lists_everything: bool = False
     clock: Callable[[], datetime] | None = None
     faults: Faults = field(default_factory=Faults)
     images: dict[str, Image] = field(default_factory=dict)
@@ -206,15 +208,19 @@ class Registry:
         return kept, kept[-1]["id"] if kept and is_full else None
 
     def _offers(self, image: Image, listing: Listing, caller: Caller) -> bool:
-        shares = self._memberships.of(image["id"])
-        return is_listed(image, caller, listing, shares) and matches(image, listing)
+        if self.lists_everything:
+            is_offered = listing.visibility in (None, "all", image["visibility"])
+        else:
+            is_offered = is_listed(image, caller, listing, self._memberships.of(image["id"]))
+        return is_offered and matches(image, listing)
 
     def _marker(self, marker: str | None, caller: Caller) -> Image | None:
         if marker is None:
             return None
         if marker not in self.images:
             raise RefusedError(400, f"No image found with ID {marker}")
-        self._check_visible(self.images[marker], caller)
+        if not self.lists_everything:
+            self._check_visible(self.images[marker], caller)
         return self.images[marker]
 
     def _check_visible(self, image: Image, caller: Caller) -> None:
