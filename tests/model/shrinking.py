@@ -16,11 +16,7 @@ def shortest(story: Story, fails: Fails) -> Story:
     before = None
     while before != story:
         before = story
-        story = _fewer(story, fails)
-        for shorter in (replace(story, knobs=Knobs()), *_plainer_knobs(story)):
-            if shorter != story and fails(shorter):
-                story = shorter
-        story = _plainer(story, fails)
+        story = _plainer(_plainer_knobs(_fewer(story, fails), fails), fails)
     return story
 
 
@@ -61,13 +57,15 @@ def _changes(operation: Operation) -> Iterator[Mapping[str, Any]]:
         value = getattr(operation, field.name)
         if field.default is not MISSING:
             yield {field.name: field.default}
-        if field.name in {"image", "marker"} and isinstance(value, int):
+        if field.name in {"image", "marker", "again"} and isinstance(value, int):
             yield from ({field.name: number} for number in range(min(3, value)))
         if isinstance(value, tuple):
             yield from ({field.name: value[:i] + value[i + 1 :]} for i in range(len(value)))
 
 
-def _plainer_knobs(story: Story) -> Iterator[Story]:
+def _plainer_knobs(story: Story, fails: Fails) -> Story:
     for field in fields(Knobs):
         knobs = _replaced(story.knobs, {field.name: field.default})
-        yield replace(story, knobs=knobs)
+        if knobs != story.knobs and fails(replace(story, knobs=knobs)):
+            story = replace(story, knobs=knobs)
+    return story

@@ -77,6 +77,7 @@ class Writer:
         operations: list[do.Operation] = [self._sound_create() for _ in self._some(4, 14)]
         for _ in range(2):
             operations += [self._one(self._deeds)() for _ in self._some(2, 10)]
+            operations += self._take_over() if self._few() else []
             operations += [self._list() for _ in self._some(lists // 2, lists + lists // 2)]
         return do.Story(self._knobs(), tuple(operations))
 
@@ -113,10 +114,10 @@ class Writer:
         return self._one(PROJECTS)
 
     def _capture(self) -> str | None:
-        return self._one((None, None, "headers", "properties", "nova"))
+        return self._one((None, "headers", "properties", "nova"))
 
     def _instance(self) -> tuple[int, int | None]:
-        return self._one((0, 0, 1, 2)), self._one((None, None, 0, 1))
+        return self._one((0, 0, 0, 1)), self._one((None, None, 0, 1))
 
     # -- deeds
 
@@ -142,21 +143,27 @@ class Writer:
             who,
             visibility=visibility,
             capture=self._capture(),
-            instance=self._one((0, 0, 1, 2)),
-            installation=self._one((None, None, 0, 1)),
+            instance=self._one((0, 0, 0, 1)),
+            installation=self._one((None, 0, 1)),
             id_of=-1 if id_of is None and self._rarely() else id_of,
             owner=owner,
-            formats=self._one((0, 0, 1, 2)),
+            formats=self._one((0, 0, 0, 1)),
             tag=self._one((None, self._few())),
             hidden=self._rarely(),
         )
 
-    def _create_again(self) -> do.CreateAgain:
-        return do.CreateAgain(self._one(_MEMBERS), self._image(), self._capture(), self._few())
-
     def _appear(self) -> do.Appear:
-        again = self._one((None, self._image(), self._image()))
-        return do.Appear(self._project(), self._one(VISIBILITIES), again)
+        return do.Appear(self._project(), self._one(VISIBILITIES))
+
+    def _take_over(self) -> list[do.Operation]:
+        """Let an image go, past relproxy or through it, and give its id to another one."""
+        image, who = self._image(), self._one(_MEMBERS)
+        ends: tuple[do.Operation, ...] = (do.Vanish(image), do.Delete(ADMIN, image))
+        begins: tuple[do.Operation, ...] = (
+            do.CreateAgain(who, image, self._capture(), self._few()),
+            do.Appear(who, self._one(VISIBILITIES[:2]), image),
+        )
+        return [self._one(ends), self._one(begins)]
 
     def _change(self) -> do.Change:
         what, value = self._changed()
