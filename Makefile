@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 QUICK := tests/unit tests/properties tests/test_docs.py tests/test_imports.py
-WHOLE := tests/contract tests/integration tests/durability tests/functional
+WHOLE := tests/contract tests/integration tests/model tests/durability tests/functional
 
-.PHONY: demo test unit verify verify-random verify-storm verify-power bench-store lint clean
+.PHONY: demo test unit verify verify-random verify-model verify-storm verify-power bench-store lint clean
 
 demo: $(READY)
 	$(BIN)/python -m lab.demo $(if $(KEEP),--keep)
@@ -20,10 +20,14 @@ unit: $(READY)
 	$(BIN)/pytest $(QUICK)
 
 # All of `make test`, and what takes longer: many more examples, new ones each time.
-verify: lint test verify-random verify-storm verify-power
+verify: lint test verify-random verify-model verify-storm verify-power
 
 verify-random: $(READY)
 	HYPOTHESIS_PROFILE=verify $(BIN)/pytest tests/properties tests/integration/test_random.py
+
+# Two thousand stories of each tenancy before a stand-in, a hundred before a Glance; -s counts them.
+verify-model: $(READY)
+	HYPOTHESIS_PROFILE=verify $(BIN)/pytest -s tests/model tests/functional/test_model_of_glance.py
 
 # Twenty storms, each some thousand creates; -s prints what happened in each.
 verify-storm: $(READY)

@@ -1,11 +1,11 @@
 """A stand-in Glance (image API v2) in this process, on a real socket, with faults to order.
 
 Faithful to Glance 33 in what a proxy in front of it can trip over: how requests are routed, how
-lists are filtered, sorted and paged, error pages, who sees and may change what, statuses and
-headers. `lab.stand_in_query` and `lab.stand_in_image` decide, `lab.stand_in_registry` does, this
-file serves. Left out: Range, changing members, staging and import, locations, metadefs, the cache,
-the 400 to an upload into an image without formats, and the roles: a trusting Glance refuses who has
-not `reader` for reading and `member` for writing.
+lists are filtered, sorted and paged, error pages, who sees and may change what, sharing, statuses
+and headers. `lab.stand_in_query` and `lab.stand_in_image` decide, `lab.stand_in_registry` and
+`lab.stand_in_members` do, this file serves. Left out: Range, the quota of members, staging and
+import, locations, metadefs, the cache, the 400 to an upload into an image without formats, and the
+roles: a trusting Glance refuses who has not `reader` for reading and `member` for writing.
 """
 
 from __future__ import annotations

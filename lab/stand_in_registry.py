@@ -1,7 +1,7 @@
 """The stand-in Glance's images and what each route does with them.
 
 Who sees and may change what, statuses and headers are Glance's. Image data is counted and hashed,
-never kept: a download is zeros, so checksums stay null.
+and kept only where that is wanted: else a download is zeros. Checksums stay null.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from lab.stand_in_image import (
     not_authorized,
     read_changes,
 )
+from lab.stand_in_members import Memberships
 from lab.stand_in_query import (
     Caller,
     Image,
@@ -75,7 +76,10 @@ class Registry:
 
     `page_filter` is a custom policy: like Glance's own it drops images after the database page
     was cut. `members` maps image id to project to member status. `blob_size` is the length of
-    every download (None: the image's own size), which is chunked unless `send_length`.
+    every download (None: the image's own size), which is chunked unless `send_length`. With
+    `keeps_data` a download is what was uploaded. No Glance `reuses_ids` of deleted images, and only
+    one with a careless policy `lists_everything` to everyone. `clock` says when images are made and
+    changed (None: now, and each moment later than all before it).
     """
 
     trusting: bool = False
@@ -84,6 +88,10 @@ class Registry:
     page_filter: Callable[[Image], bool] | None = None
     blob_size: int | None = None
     send_length: bool = False
+    keeps_data: bool = False
+    reuses_ids: bool = False
+    lists_everything: bool = False
+    clock: Callable[[], datetime] | None = None
     faults: Faults = field(default_factory=Faults)
     images: dict[str, Image] = field(default_factory=dict)
     members: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -94,6 +102,10 @@ class Registry:
         self._last_moment = datetime.now(UTC)
         self._exact_times: dict[tuple[str, str], str] = {}
         self._deleted_ids: set[str] = set()
+        self._data: dict[str, bytes] = {}
+        self._memberships = Memberships(
+            self.members, self._readable, lambda: _to_second(self._moment())
+        )
 
     def add_image(self, **fields: Any) -> Image:  # noqa: ANN401 - any field of an image
         """Make an image with any fields and custom properties, and return its document.
@@ -110,6 +122,11 @@ class Registry:
             self._exact_times[image_id, key] = "" if is_given else moment
         return self.images[image_id]
 
+    def empty(self) -> None:
+        """Forget every image and every request, but not which ids are used up."""
+        for kept in (self.images, self.members, self._data, self._exact_times, self.requests):
+            kept.clear()
+
     def routes(self) -> tuple[tuple[str, dict[str, Handler], str], ...]:
         """Return (pattern, handler by method, `Allow`), which also names what is left out."""
         images: dict[str, Handler] = {"GET": self._list_images, "POST": self._create_image}
@@ -120,12 +137,20 @@ class Registry:
         }
         content: dict[str, Handler] = {"GET": self._download, "PUT": self._upload}
         tag: dict[str, Handler] = {"PUT": self._add_tag, "DELETE": self._remove_tag}
+        shares = self._memberships
+        members: dict[str, Handler] = {"GET": shares.show_all, "POST": shares.add}
+        member: dict[str, Handler] = {
+            "GET": shares.show,
+            "PUT": shares.change,
+            "DELETE": shares.remove,
+        }
         return (
             ("/images", images, "GET, POST"),
             (IMAGE_PATH, image, "GET, PATCH, DELETE"),
             (f"{IMAGE_PATH}/file", content, "GET, PUT"),
             (f"{IMAGE_PATH}/tags/([^/]+)", tag, "PUT, DELETE"),
-            (f"{IMAGE_PATH}/members", {"GET": self._list_members}, "GET, POST"),
+            (f"{IMAGE_PATH}/members", members, "GET, POST"),
+            (f"{IMAGE_PATH}/members/([^/]+)", member, "GET, PUT, DELETE"),
             ("/schemas/image", {"GET": self._show_schema}, "GET"),
             ("/tasks", {"GET": self._list_tasks}, "GET, POST"),
         )
@@ -133,13 +158,16 @@ class Registry:
     def takes_body(self, handler: Handler) -> bool:
         """Tell whether a route may be given a body; the others answer 400 to one."""
         writers = (self._create_image, self._update_image, self._upload)
-        return handler in (*writers, self._list_images, self._list_tasks)
+        readers = (self._list_images, self._list_tasks)
+        return handler in (*writers, *readers) or self._memberships.takes_body(handler)
 
     def _new_id(self) -> str:
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
 
     def _moment(self) -> str:
-        """Return the time in full precision, later than ever before."""
+        """Return the time in full precision."""
+        if self.clock is not None:
+            return self.clock().strftime("%Y-%m-%dT%H:%M:%S.%f")
         soonest = self._last_moment + timedelta(microseconds=1)
         self._last_moment = max(datetime.now(UTC), soonest)
         return self._last_moment.strftime("%Y-%m-%dT%H:%M:%S.%f")
@@ -180,23 +208,24 @@ class Registry:
         return kept, kept[-1]["id"] if kept and is_full else None
 
     def _offers(self, image: Image, listing: Listing, caller: Caller) -> bool:
-        shares = self._shares(image["id"])
-        return is_listed(image, caller, listing, shares) and matches(image, listing)
+        if self.lists_everything:
+            is_offered = listing.visibility in (None, "all", image["visibility"])
+        else:
+            is_offered = is_listed(image, caller, listing, self._memberships.of(image["id"]))
+        return is_offered and matches(image, listing)
 
     def _marker(self, marker: str | None, caller: Caller) -> Image | None:
         if marker is None:
             return None
         if marker not in self.images:
             raise RefusedError(400, f"No image found with ID {marker}")
-        self._check_visible(self.images[marker], caller)
+        if not self.lists_everything:
+            self._check_visible(self.images[marker], caller)
         return self.images[marker]
 
     def _check_visible(self, image: Image, caller: Caller) -> None:
-        if not is_readable(image, caller, self._shares(image["id"])):
+        if not is_readable(image, caller, self._memberships.of(image["id"])):
             raise RefusedError(403, f"Forbidding request, image {image['id']} not visible")
-
-    def _shares(self, image_id: str) -> dict[str, str]:
-        return self.members.get(image_id, {})
 
     async def _create_image(self, call: Call) -> Answer:
         fields = read_json(call)
@@ -204,7 +233,7 @@ class Registry:
             raise RefusedError(500)  # as Glance does
         check_create(fields, call.caller)
         image_id = fields.get("id") or self._new_id()
-        if image_id in self.images or image_id in self._deleted_ids:
+        if image_id in self.images or (image_id in self._deleted_ids and not self.reuses_ids):
             raise RefusedError(409, f"Image ID {image_id} already exists!")
         if self.faults.before_create is not None:
             await self.faults.before_create()
@@ -230,7 +259,7 @@ class Registry:
         """Return the image that the path names; 404 if the caller may not read it."""
         image_id = call.arguments[0]
         image = self.images.get(image_id)
-        if image is None or not is_readable(image, call.caller, self._shares(image_id)):
+        if image is None or not is_readable(image, call.caller, self._memberships.of(image_id)):
             raise RefusedError(404, absent.format(image_id))
         return image
 
@@ -274,6 +303,8 @@ class Registry:
             raise RefusedError(403, f"Image {image['id']} is protected and cannot be deleted.")
         del self.images[image["id"]]
         self._deleted_ids.add(image["id"])
+        self._data.pop(image["id"], None)
+        self._memberships.forget(image["id"])
         return Answer(204, content_type=_HTML)
 
     # Image data.
@@ -290,7 +321,7 @@ class Registry:
             raise RefusedError(409, f"Image status transition {transition} is not allowed")
         image["status"] = "saving"
         try:
-            length = await self._receive(call)
+            length = await self._receive(call, image["id"])
         except BaseException:
             image["status"] = "queued"
             raise
@@ -298,14 +329,17 @@ class Registry:
         self._touch(image)
         return Answer(204, content_type=_HTML)
 
-    async def _receive(self, call: Call) -> int:
-        """Read and forget an upload; keep its length and hash, also of one that breaks off."""
+    async def _receive(self, call: Call, image_id: str) -> int:
+        """Read an upload; record its length and hash, also of one that breaks off."""
         await reached(self.faults.slow_upload_reader)
         length, digest, is_complete = 0, hashlib.sha256(), False
+        kept = bytearray()
         try:
             async for piece in pieces(call.request):
                 length += len(piece)
                 digest.update(piece)
+                if self.keeps_data:
+                    kept += piece
             is_complete = True
         finally:
             fuller = replace(
@@ -314,6 +348,8 @@ class Registry:
             self.requests[:] = [
                 fuller if request is call.recorded else request for request in self.requests
             ]
+        if self.keeps_data:
+            self._data[image_id] = bytes(kept)
         return length
 
     async def _download(self, call: Call) -> Answer:
@@ -321,7 +357,8 @@ class Registry:
         if image["status"] != "active":
             return Answer(204, content_type="")
         length = image["size"] or 0 if self.blob_size is None else self.blob_size
-        return Answer(body=int(length), content_type="application/octet-stream")
+        body = self._data.get(image["id"], int(length))
+        return Answer(body=body, content_type="application/octet-stream")
 
     # The rest.
 
@@ -338,20 +375,6 @@ class Registry:
         image["tags"].remove(call.arguments[1])
         self._touch(image)
         return Answer(204, content_type=_HTML)
-
-    async def _list_members(self, call: Call) -> Answer:
-        image = self._readable(call, "Image {} not found.")
-        if image["visibility"] != "shared":
-            reason = "Only shared images have members."
-            explanation = f"Not allowed to list members for image {image['id']}: {reason}"
-            raise RefusedError(403, explanation)
-        is_owner = may_change(image, call.caller)
-        members = [
-            _member(image, project, status)
-            for project, status in self._shares(image["id"]).items()
-            if is_owner or project == call.caller.project
-        ]
-        return Answer(body=json_bytes({"members": members, "schema": "/v2/schemas/members"}))
 
     async def _show_schema(self, _: Call) -> Answer:
         return Answer(body=json_bytes({"name": "image", "properties": {}}))
@@ -370,14 +393,3 @@ def _unsupported(media_type: str, detail: str, *headers: tuple[str, str]) -> Ref
 
 def _to_second(moment: str) -> str:
     return moment[:19] + "Z"
-
-
-def _member(image: Image, project: str, status: str) -> dict[str, str]:
-    return {
-        "created_at": image["created_at"],
-        "image_id": image["id"],
-        "member_id": project,
-        "schema": "/v2/schemas/member",
-        "status": status,
-        "updated_at": image["updated_at"],
-    }

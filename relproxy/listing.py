@@ -126,14 +126,13 @@ class Listing:
         caller = self._exchange.caller
         if caller is None:
             return ()
-        registry, asked = self._exchange.registry, self._query.filter("id")
+        registry, asked = self._exchange.registry, self._query.ids()
         if asked is None:
             room = _MAX_STREAMS * self._ids_per_request()
             return await self._tools.images.images_of_project(
                 registry, caller.project, at_most=room
             )
-        ids = asked.removeprefix("in:").lower().split(",")
-        owners = await self._tools.owners.owners(registry, ids)
+        owners = await self._tools.owners.owners(registry, [i.lower() for i in asked])
         return [i for i, ownership in owners.items() if ownership.project == caller.project]
 
     async def _images_of_instance(self) -> Sequence[ImageKey]:

@@ -44,6 +44,22 @@ class ListQuery:
         """Return the value of one filter, or None where it isn't asked for."""
         return dict(self.filters).get(name)
 
+    def ids(self) -> tuple[str, ...] | None:
+        """Return the ids that the filter on `id` names, however it is spelled; None without one.
+
+        Source: glance/common/utils.py, `split_filter_op` and `split_filter_value_for_quotes`. No
+        id has a comma or a quote in it, so what is quoted otherwise names none.
+        """
+        value = self.filter("id")
+        if value is None:
+            return None
+        operator, has_operator, operand = value.partition(":")
+        if not has_operator:
+            return (value,)
+        if operator == "eq":
+            return (operand,)
+        return tuple(map(_unquoted, operand.split(","))) if operator == "in" else ()
+
     def within(self, name: str, value: str) -> ListQuery:
         """Return the query with one more filter, instead of one of the same name."""
         others = tuple(pair for pair in self.filters if pair[0] != name)
@@ -99,6 +115,11 @@ def _refuse_repeats(pairs: Pairs) -> None:
         if name in seen and name not in _REPEATABLE:
             raise BadRequestError(f"The parameter '{name}' is given more than once: send it once.")
         seen.add(name)
+
+
+def _unquoted(text: str) -> str:
+    is_quoted = len(text) > 1 and text.startswith('"') and text.endswith('"')
+    return text[1:-1] if is_quoted else text
 
 
 def _limit(text: str | None) -> int | None:

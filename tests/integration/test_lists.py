@@ -371,6 +371,17 @@ async def test_one_projects_large_images_do_not_break_anothers_lists(
     assert everything.names == [*own, "bobs"]
 
 
+@pytest.mark.parametrize("spelled", ["{}", "eq:{}", "in:{}", "in:%22{}%22", "in:{},%22x%22"])
+async def test_ones_own_image_is_found_by_its_id_in_every_spelling_of_the_filter(
+    wall: Wall, spelled: str
+) -> None:
+    own = (await wall.client.create("own", "alice")).json()["id"]
+    await wall.client.create("another", "alice")
+    target = f"/v2/images?id={spelled.format(own)}"
+    assert (await wall.client.get(target, project="alice")).names == ["own"]
+    assert (await wall.client.get(target, project="bob")).names == []
+
+
 @pytest.mark.parametrize(
     "query", ["id=in:{own},{id}", "name=in:mine,{name}", "limit=1&name={name}"]
 )

@@ -231,6 +231,25 @@ def test_a_link_to_the_first_page_repeats_what_the_client_wrote(raw: str, first:
     assert shown_query(parse_list_query(raw), marker=None) == first
 
 
+@pytest.mark.parametrize(
+    ("raw", "ids"),
+    [
+        pytest.param("name=a", None, id="no filter"),
+        pytest.param("id=a", ("a",), id="one"),
+        pytest.param("id=eq:a", ("a",), id="one with its operator"),
+        pytest.param("id=in:a,b", ("a", "b"), id="several"),
+        pytest.param("id=in:%22a%22,b,%22c%22", ("a", "b", "c"), id="several in quotes"),
+        pytest.param("id=in:%22a,b%22", ('"a', 'b"'), id="a quoted comma, which no id has"),
+        pytest.param("id=in:", ("",), id="none"),
+        pytest.param("id=like:a", (), id="an operator that Glance refuses"),
+    ],
+)
+def test_ids_are_read_in_every_spelling_of_their_filter(
+    raw: str, ids: tuple[str, ...] | None
+) -> None:
+    assert parse_list_query(raw).ids() == ids
+
+
 def test_a_link_to_the_next_page_has_its_own_marker_last() -> None:
     query = parse_list_query("marker=old&name=z&limit=2")
 
