@@ -90,6 +90,7 @@ class RequestHead:
     headers: Headers
     peer: Address | None
     listener: str
+    version: tuple[int, int] = (1, 1)
 
 
 class RequestBody(Protocol):

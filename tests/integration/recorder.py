@@ -6,13 +6,20 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
+
+_LIMIT_BYTES = 2**20
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @dataclass
 class Recorder:
-    """Raw requests in order, and the raw answer to each."""
+    """Raw requests in order, and the raw answer to each.
+
+    `wires` is every byte that came over each connection, whatever it means; `writers` is for what a
+    registry sends unasked.
+    """
 
     port: int = 0
     answer: bytes = OK
@@ -21,6 +28,9 @@ class Recorder:
     received: list[bytes] = field(default_factory=list)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    wires: list[bytearray] = field(default_factory=list)
+    something: asyncio.Event = field(default_factory=asyncio.Event)
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -33,6 +43,7 @@ class Recorder:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.writers.append(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -54,12 +65,39 @@ class Recorder:
         elif b"transfer-encoding: chunked" in head:
             self.received[-1] += await reader.readuntil(b"0\r\n\r\n")
 
+    async def has_got(self, end: bytes) -> None:
+        """Wait until the first connection's bytes end so."""
+        while not (self.wires and self.wires[0].endswith(end)):
+            self.something.clear()
+            await self.something.wait()
+
+    def protocol(self) -> asyncio.StreamReaderProtocol:
+        """Make the protocol of one connection."""
+        wire = bytearray()
+        self.wires.append(wire)
+        return asyncio.StreamReaderProtocol(_Tapped(wire, self.something), self.serve)
+
+
+class _Tapped(asyncio.StreamReader):
+    """A stream that keeps each byte as it arrives, before anybody takes it for anything."""
+
+    def __init__(self, wire: bytearray, something: asyncio.Event) -> None:
+        super().__init__(limit=_LIMIT_BYTES)
+        self._wire = wire
+        self._something = something
+
+    def feed_data(self, data: Any) -> None:
+        self._wire += data
+        self._something.set()
+        super().feed_data(data)
+
 
 @contextlib.asynccontextmanager
 async def recording() -> AsyncIterator[Recorder]:
     """Run a recorder on a free port."""
     recorder = Recorder()
-    server = await asyncio.start_server(recorder.serve, "127.0.0.1", 0)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(recorder.protocol, "127.0.0.1", 0)
     recorder.port = server.sockets[0].getsockname()[1]
     try:
         yield recorder
