@@ -153,7 +153,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
             )
             urls = {name: _url(address) for name, address in started.listeners.items()}
             url = next(iter(urls.values()))
-            store, journal = whole["store"]["path"], whole["journal"]["directory"]
+            store, journal = whole["store"].get("path", tmp_path), whole["journal"]["directory"]
             admin_url = _url(started.admin)
             return Client(session, url, admin_url, urls, store, journal, relproxy.aclose)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 _LIMIT_BYTES = 2**20
 
+# A request of somebody else's, who uses a connection of their own.
+OTHER = b"GET /v2/schemas/other HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -115,3 +117,30 @@ async def exchanged(url: str, request: bytes, *, until_closed: bool = True) -> b
             return await (reader.read() if until_closed else reader.readuntil(b"\r\n\r\n"))
     finally:
         writer.close()
+
+
+async def until_broken(url: str, request: bytes) -> bytes:
+    """Return what is answered up to the end of the connection, be it broken off."""
+    try:
+        return await exchanged(url, request)
+    except ConnectionResetError:
+        return b""
+
+
+async def next_request_gets_its_own(url: str, recorder: Recorder, name: str) -> None:
+    """Check that nothing of the last answer, nor its connection, serves the next request."""
+    recorder.answer = OK
+    before = len(recorder.wires)
+    got = await exchanged(url, OTHER)
+    assert got == b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", name
+    assert bytes(recorder.wires[-1]) == OTHER.replace(b"Connection: close\r\n", b""), name
+    assert len(recorder.wires) == before + 1, f"{name}: the connection was used again"
+    # Out of the pool, so that the next case begins with a connection of its own.
+    recorder.writers[-1].close()
+    await recorder.writers[-1].wait_closed()
+
+
+async def turns() -> None:
+    """Let the loop, which is relproxy's too, read what has arrived."""
+    for _ in range(20):
+        await asyncio.sleep(0)

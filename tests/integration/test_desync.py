@@ -12,13 +12,20 @@ import contextlib
 import pytest
 
 from tests.integration.conftest import Client
-from tests.integration.recorder import OK, Recorder, exchanged
+from tests.integration.recorder import (
+    OK,
+    OTHER,
+    Recorder,
+    exchanged,
+    next_request_gets_its_own,
+    turns,
+    until_broken,
+)
 
 PUT = b"PUT /v2/images/x/file HTTP/1.1\r\nHost: a\r\n"
 GET = b"GET /v2/schemas/x HTTP/1.1\r\nHost: a\r\n"
 SMUGGLED = b"GET /v2/schemas/smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
-OTHER = b"GET /v2/schemas/other HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 STOLEN = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen"
 
 
@@ -397,28 +404,7 @@ async def test_an_answer_that_two_readers_may_read_differently_reaches_nobody(
         assert got == b"" or is_partial or got.startswith(b"HTTP/1.1 502 "), (name, got)
         assert not got.endswith(b"0\r\n\r\n"), (name, got)
         assert b"stolen" not in got, name
-        await next_request_gets_its_own(client, recorder, name)
-
-
-async def until_broken(url: str, request: bytes) -> bytes:
-    """Return what is answered up to the end of the connection, be it broken off."""
-    try:
-        return await exchanged(url, request)
-    except ConnectionResetError:
-        return b""
-
-
-async def next_request_gets_its_own(client: Client, recorder: Recorder, name: str) -> None:
-    """Check that nothing of the last answer, nor its connection, serves the next request."""
-    recorder.answer = OK
-    before = len(recorder.wires)
-    got = await exchanged(client.url, OTHER)
-    assert got == b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", name
-    assert bytes(recorder.wires[-1]) == OTHER.replace(b"Connection: close\r\n", b""), name
-    assert len(recorder.wires) == before + 1, f"{name}: the connection was used again"
-    # Out of the pool, so that the next case begins with a connection of its own.
-    recorder.writers[-1].close()
-    await recorder.writers[-1].wait_closed()
+        await next_request_gets_its_own(client.url, recorder, name)
 
 
 CLEANED = {
@@ -464,7 +450,7 @@ async def test_a_second_answer_is_nobodys(
         recorder.answer = raw
         asked = get(fields=b"Connection: close\r\n").replace(b"GET", method)
         assert b"stolen" not in await exchanged(client.url, asked), name
-        await next_request_gets_its_own(client, recorder, name)
+        await next_request_gets_its_own(client.url, recorder, name)
 
 
 @pytest.mark.parametrize("was_read", [True, False])
@@ -477,13 +463,7 @@ async def test_what_a_registry_sends_unasked_answers_nobodys_request(
         recorder.writers[-1].write(later)
         if was_read:
             await turns()
-        await next_request_gets_its_own(client, recorder, repr(later))
-
-
-async def turns() -> None:
-    """Let the loop, which is relproxy's too, read what has arrived."""
-    for _ in range(20):
-        await asyncio.sleep(0)
+        await next_request_gets_its_own(client.url, recorder, repr(later))
 
 
 @pytest.mark.parametrize("length", [b"Content-Length: 44\r\n", b"Transfer-Encoding: chunked\r\n"])
@@ -493,7 +473,7 @@ async def test_an_answer_that_has_no_body_promises_none_and_ends_its_connection(
     recorder.answer = answer(length, b"", b"HTTP/1.1 204 No Content")
     got = await exchanged(client.url, get(fields=b"Connection: close\r\n"))
     assert got == b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
-    await next_request_gets_its_own(client, recorder, "204")
+    await next_request_gets_its_own(client.url, recorder, "204")
 
 
 async def test_a_connection_on_which_nothing_came_is_used_again(
