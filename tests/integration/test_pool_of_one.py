@@ -275,7 +275,11 @@ async def test_a_request_cancelled_wherever_it_waits_leaves_nothing_to_another_p
         steps.was_cancelled = False
         async with asyncio.timeout(WAIT_S):
             # Another project already waits for the connection while this one has it.
-            answer, _ = await asyncio.gather(ask(stage), stage.get("bob"), return_exceptions=True)
+            answer, waited = await asyncio.gather(
+                ask(stage), stage.get("bob"), return_exceptions=True
+            )
+            assert isinstance(waited, Answer)
+            assert waited.names == ["bob"], (steps.at, waited)
             await stage.check("bob")
         if not steps.was_cancelled:
             break
