@@ -79,7 +79,7 @@ class Glance:
     def start(self) -> None:
         """Install, configure, create the database, start, and wait for the first answer."""
         environment = venvs.ensure("glance")
-        self._configure(environment)
+        self.configure(environment)
         self._sync_database(environment)
         self._process = Process(
             "glance",
@@ -95,7 +95,8 @@ class Glance:
         if self._process is not None:
             self._process.stop()
 
-    def _configure(self, environment: Path) -> None:
+    def configure(self, environment: Path) -> Path:
+        """Write its configuration, and return the file."""
         for directory in ("images", "staging"):
             (self.home / directory).mkdir(parents=True, exist_ok=True)
         configuration = _CONFIGURATION.format(home=self.home, port=self.port)
@@ -107,6 +108,7 @@ class Glance:
         shipped = "osprofiler unauthenticated-context rootapp"
         wanted = f"osprofiler {_CONTEXT[self.pipeline]} rootapp"
         (self.home / "glance-api-paste.ini").write_text(paste.replace(shipped, wanted))
+        return self.home / "glance-api.conf"
 
     def _sync_database(self, environment: Path) -> None:
         manage = [str(environment / "bin" / "glance-manage"), "--config-dir", str(self.home)]

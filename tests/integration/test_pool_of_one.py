@@ -358,9 +358,6 @@ LEFT = {
         asked("PATCH", BY_ID, b'[{"op": "replace", "path": "/name", "value": "x"}]'),
         answered(IMAGE),
     ),
-    "a deletion": (
-        asked("DELETE", BY_ID), b"HTTP/1.1 204 No Content\r\nX-Openstack-Request-Id: req-1\r\n\r\n",
-    ),
 }  # fmt: skip
 
 
