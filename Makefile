@@ -4,10 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-QUICK := tests/unit tests/properties tests/test_docs.py tests/test_imports.py
-WHOLE := tests/contract tests/integration tests/model tests/durability tests/functional
+PURE_FUZZ := tests/fuzz/test_targets.py tests/fuzz/test_queries.py tests/fuzz/test_pages.py
+FUZZ_WITH_PARTS := tests/fuzz/test_glance.py tests/fuzz/test_running.py
+QUICK := tests/unit tests/properties $(PURE_FUZZ) tests/test_docs.py tests/test_imports.py
+WHOLE := tests/contract tests/integration tests/model tests/durability tests/functional $(FUZZ_WITH_PARTS)
 
-.PHONY: demo test unit verify verify-random verify-model verify-storm verify-power bench-store lint clean
+.PHONY: demo test unit verify verify-random verify-model verify-fuzz verify-storm verify-power bench-store lint clean
 
 demo: $(READY)
 	$(BIN)/python -m lab.demo $(if $(KEEP),--keep)
@@ -20,7 +22,7 @@ unit: $(READY)
 	$(BIN)/pytest $(QUICK)
 
 # All of `make test`, and what takes longer: many more examples, new ones each time.
-verify: lint test verify-random verify-model verify-storm verify-power
+verify: lint test verify-random verify-model verify-fuzz verify-storm verify-power
 
 verify-random: $(READY)
 	HYPOTHESIS_PROFILE=verify $(BIN)/pytest tests/properties tests/integration/test_random.py
@@ -28,6 +30,12 @@ verify-random: $(READY)
 # Two thousand stories of each tenancy before a stand-in, a hundred before a Glance; -s counts them.
 verify-model: $(READY)
 	HYPOTHESIS_PROFILE=verify $(BIN)/pytest -s tests/model tests/functional/test_model_of_glance.py
+
+# A million targets, queries and list bodies, compared with other readers; 250,000 requests that a
+# real Glance is asked about; whole requests to a running relproxy. -s prints how many of each.
+# And a client that leaves after every single byte.
+verify-fuzz: $(READY)
+	HYPOTHESIS_PROFILE=verify $(BIN)/pytest -s tests/fuzz tests/integration/test_pool_of_one.py
 
 # Twenty storms, each some thousand creates; -s prints what happened in each.
 verify-storm: $(READY)

@@ -80,7 +80,7 @@ class Glance:
     def start(self) -> None:
         """Install, configure, create the database, start, and wait for the first answer."""
         environment = venvs.ensure("glance")
-        self._configure(environment)
+        self.configure(environment)
         self._make_database(environment)
         self._process = Process(
             "glance",
@@ -96,7 +96,8 @@ class Glance:
         if self._process is not None:
             self._process.stop()
 
-    def _configure(self, environment: Path) -> None:
+    def configure(self, environment: Path) -> Path:
+        """Write its configuration, and return the file."""
         for directory in ("images", "staging"):
             (self.home / directory).mkdir(parents=True, exist_ok=True)
         configuration = _CONFIGURATION.format(home=self.home, port=self.port)
@@ -108,6 +109,7 @@ class Glance:
         shipped = "osprofiler unauthenticated-context rootapp"
         wanted = f"osprofiler {_CONTEXT[self.pipeline]} rootapp"
         (self.home / "glance-api-paste.ini").write_text(paste.replace(shipped, wanted))
+        return self.home / "glance-api.conf"
 
     def _make_database(self, environment: Path) -> None:
         """Give this Glance an empty database, if it has none yet."""

@@ -100,6 +100,7 @@ class RequestHead:
     headers: Headers
     peer: Address | None
     listener: str
+    version: tuple[int, int] = (1, 1)
     connection_source: Address | None = None
     is_fronts_own: bool = False
     source: Address | None = None

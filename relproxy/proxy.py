@@ -281,6 +281,9 @@ def refusal_response(
     ]
     if refusal.retry_after_s is not None:
         fields.append(("Retry-After", str(refusal.retry_after_s)))
+    if isinstance(refusal, BadRequestError):
+        # What follows on this connection may be a part of what was not understood.
+        fields.append(("Connection", "close"))
     if isinstance(refusal, MethodNotAllowedError):
         fields.append(("Allow", ", ".join(refusal.allowed)))
     if isinstance(refusal, UnauthenticatedError):

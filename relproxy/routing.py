@@ -17,6 +17,10 @@ from relproxy.networks import Network, is_in
 
 # Methods are case-sensitive (RFC 9110, section 9.1), and not every peer treats them so.
 _METHOD = re.compile(r"[A-Z]+")
+_VERSIONS = ((1, 0), (1, 1))
+# What may name a host and a port (RFC 3986, section 3.2), less user information and the comma, at
+# which other readers divide a list.
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]+)(:[0-9]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ def match(routes: Sequence[Route], head: RequestHead) -> Match:
 
     Raises `NotFoundError` where no route does, `BadRequestError` for a target that isn't one.
     """
+    if head.version not in _VERSIONS:
+        raise BadRequestError("The version of this request is neither HTTP/1.0 nor HTTP/1.1.")
     if not _METHOD.fullmatch(head.method):
         raise BadRequestError("The method of this request is not one in capital letters.")
     if head.method in {"CONNECT", "TRACE"}:
@@ -93,6 +99,9 @@ def match(routes: Sequence[Route], head: RequestHead) -> Match:
         raise BadRequestError("The transfer coding of this request is not 'chunked' alone.")
     target = parse_target(head.target)
     authority = target.authority or head.headers.first("Host")
+    if authority is not None and not _AUTHORITY.fullmatch(authority):
+        # Glance makes links of it, and other readers other hosts.
+        raise BadRequestError("The host of this request is not one.")
     host = _host_name(authority or "")
     for route in routes:
         if route.takes(head, host, target):

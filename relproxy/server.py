@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 
 from relproxy.announcing import Announcements, peer_of
@@ -102,8 +103,27 @@ def make_server(
     return _Server(handle, announcements)
 
 
+class _Connection(web.RequestHandler):
+    """One client's connection; a body that turns out not to be HTTP ends it.
+
+    aiohttp puts its complaint behind the request, which waits for the rest of its body for ever.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived."""
+        super().data_received(data)
+        under_way = self._current_request
+        is_broken = bool(self._messages) and not isinstance(
+            self._messages[-1][0], RawRequestMessage
+        )
+        if is_broken and under_way is not None and not under_way.content.is_eof():
+            _LOG.info("request broke off")
+            if self.transport is not None:
+                self.transport.abort()
+
+
 class _Server(web.Server):
-    """aiohttp's server, behind PROXY protocol headers where there are any."""
+    """Makes the protocol of each connection, behind PROXY protocol headers where there are any."""
 
     def __init__(self, handle: _Handle, announcements: Announcements | None) -> None:
         super().__init__(
@@ -120,13 +140,16 @@ class _Server(web.Server):
 
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # The loop needs no more.
         if self._announcements is None:
-            return super().__call__()
-        return self._announcements.connection(super().__call__)
+            return self._connection()
+        return self._announcements.connection(self._connection)
 
     def pre_shutdown(self) -> None:
         if self._announcements is not None:
             self._announcements.close()
         super().pre_shutdown()
+
+    def _connection(self) -> _Connection:
+        return _Connection(self, loop=self._loop, **self._kwargs)
 
 
 class _Body:
@@ -181,6 +204,7 @@ def _head(
         headers=Headers(tuple(request.raw_headers)),
         peer=peer,
         listener=listener,
+        version=(request.version.major, request.version.minor),
         connection_source=announcement.source(peer) if announcement else peer,
         is_fronts_own=announcement is not None and not announcement.is_relayed,
     )
@@ -188,6 +212,16 @@ def _head(
 
 def _expects_continue(request: web.BaseRequest) -> bool:
     return request.version >= (1, 1) and request.headers.get("Expect", "").lower() == "100-continue"
+
+
+def _is_doubtful(request: web.BaseRequest) -> bool:
+    """Tell whether two readers may see two ends of a request: nothing behind it is read then.
+
+    After an upgrade that wasn't taken, aiohttp loses its place in what has arrived already.
+    """
+    codings = request.headers.getall("Transfer-Encoding", ())
+    is_plain = all(coding.lower() == "chunked" for coding in codings)
+    return not is_plain or "Upgrade" in request.headers
 
 
 async def _sent(
@@ -201,6 +235,8 @@ async def _sent(
     keeps_alive = (
         may_keep_alive
         and request.keep_alive
+        and response.head.headers.first("Connection") != "close"
+        and not _is_doubtful(request)
         and (is_chunked or has_length or not has_body)
         and (not request.body_exists or request.content.is_eof() or not _expects_continue(request))
     )
@@ -237,8 +273,8 @@ async def _streamed(
 
 def _rendered(response: Response, *, is_chunked: bool, keeps_alive: bool) -> bytes:
     head = response.head
-    lines = [b"HTTP/1.1 %d %s" % (head.status, head.reason.encode("latin-1", "replace"))]
-    lines += [b"%s: %s" % pair for pair in head.headers.pairs]
+    lines = [b"HTTP/1.1 %d %s" % (head.status, head.reason.encode("utf-8", "surrogateescape"))]
+    lines += [b"%s: %s" % pair for pair in head.headers.without(("Connection",)).pairs]
     if is_chunked:
         lines.append(b"Transfer-Encoding: chunked")
     if not keeps_alive:

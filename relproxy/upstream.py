@@ -3,14 +3,29 @@
 The client's own additions (headers, cookies, decompression, redirects, retries) are all off: what
 goes upstream is what the flow decided, once. A create is never sent twice; a bodyless GET or HEAD
 is tried on the next endpoint if no connection to one could be made, because then nothing was sent.
+
+aiohttp reads answers leniently, and takes whatever arrives on an idle connection for the answer to
+the next request, which may be another project's. So here a connection on which anything is left is
+closed instead of used, and an answer whose head is not strictly HTTP/1.x is none.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import re
+import select
+from asyncio import BaseTransport
 from collections.abc import AsyncIterator, Iterator
+from http import HTTPStatus
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.http import RawResponseMessage
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.tracing import Trace
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -23,7 +38,7 @@ from relproxy.errors import (
     RegistryTimeoutError,
     RegistryUnreachableError,
 )
-from relproxy.messages import HeaderPair, Headers, RequestBody, Response, ResponseHead
+from relproxy.messages import Headers, RequestBody, Response, ResponseHead
 from relproxy.metrics import Metrics
 
 # With the default of 64 KiB every socket read overruns the buffer's mark and costs a pause.
@@ -33,11 +48,16 @@ _AUTOMATIC_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _MAX_FIELD_BYTES = 64 * 1024
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
+# RFC 9110, sections 5.6.2 and 5.5; a reason phrase has the characters of a value.
+_FIELD_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_VERSIONS = (aiohttp.HttpVersion10, aiohttp.HttpVersion11)
+
 
 def open_session(timeouts: Timeouts) -> aiohttp.ClientSession:
     """Return the one client session of a relproxy; whoever opens it closes it."""
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=timeouts.keepalive_s),
+        connector=_Connector(limit=0, keepalive_timeout=timeouts.keepalive_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(
             total=None, sock_connect=timeouts.connect_s, sock_read=timeouts.read_s
@@ -52,6 +72,53 @@ def open_session(timeouts: Timeouts) -> aiohttp.ClientSession:
     # aiohttp has no public switch for this; tests/integration/test_forwarding.py fails if it moves.
     session._retry_connection = False  # noqa: SLF001
     return session
+
+
+class _Wire(ResponseHandler):
+    """One connection; an answer that isn't strictly HTTP ends it, as garbage does."""
+
+    def feed_data(
+        self, data: tuple[RawResponseMessage, aiohttp.StreamReader], size: int = 0
+    ) -> None:
+        """Take the head of an answer, with the stream of its body."""
+        message, _ = data
+        if not _is_strict(message):
+            if self.transport is not None:
+                self.transport.close()
+            self.set_exception(HttpProcessingError(message="not strictly HTTP"))
+            return
+        if _has_no_body_but_says_so(message):
+            self.force_close()
+        super().feed_data(data, size)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Connections of which an idle one is used again only if nothing has arrived on it since.
+
+    aiohttp has no public switch for this; tests/integration/test_desync.py fails if it moves.
+    """
+
+    def __init__(self, *, limit: int, keepalive_timeout: float) -> None:
+        super().__init__(limit=limit, keepalive_timeout=keepalive_timeout)
+        protocol: type[ResponseHandler] = _Wire
+        self._factory = functools.partial(protocol, loop=self._loop)
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        # What a registry, or a balancer before it, sends unasked would answer the next request.
+        for protocol, _ in self._conns.get(key, ()):
+            if not (protocol.should_close or _has_more(protocol.transport)):
+                break
+            protocol.close()
+        return await super()._get(key, traces)
+
+
+def _has_more(transport: BaseTransport | None) -> bool:
+    """Tell whether bytes, or the end, wait to be read on a connection."""
+    if transport is None or (peer := transport.get_extra_info("socket")) is None:
+        return True
+    poll = select.poll()
+    poll.register(peer.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Upstream:
@@ -98,12 +165,13 @@ class Upstream:
                 allow_redirects=False,
             )
             held.callback(answer.close)
+            head = _head(answer)
             kept = held.pop_all()
 
         async def aclose() -> None:
             kept.close()
 
-        return Response(_head(answer), self._chunks(answer), aclose)
+        return Response(head, self._chunks(answer), aclose)
 
     async def _chunks(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         with self._counted():
@@ -142,5 +210,37 @@ def _text(raw: bytes) -> str:
 
 
 def _head(answer: aiohttp.ClientResponse) -> ResponseHead:
-    pairs: tuple[HeaderPair, ...] = tuple(answer.raw_headers)
-    return ResponseHead(answer.status, answer.reason or "", Headers(pairs))
+    headers = Headers(tuple(answer.raw_headers))
+    if answer.status == HTTPStatus.NO_CONTENT and headers.first("Content-Length") != "0":
+        # It has no body, whatever it says of its length (RFC 9110, section 8.6).
+        headers = headers.without(("Content-Length",))
+    return ResponseHead(answer.status, answer.reason or "", headers)
+
+
+def _is_strict(message: RawResponseMessage) -> bool:
+    """Tell whether a head is HTTP/1.x for every reader, and of an answer that relproxy can take."""
+    return (
+        message.version in _VERSIONS
+        and message.code < 600
+        and message.code >= HTTPStatus.CONTINUE
+        and message.code != HTTPStatus.SWITCHING_PROTOCOLS
+        and _FIELD_VALUE.fullmatch(message.reason.encode("utf-8", "surrogateescape")) is not None
+        and all(_is_field(name, value) for name, value in message.raw_headers)
+        and _is_framed_once(message)
+    )
+
+
+def _is_field(name: bytes, value: bytes) -> bool:
+    return bool(_FIELD_NAME.fullmatch(name) and _FIELD_VALUE.fullmatch(value))
+
+
+def _is_framed_once(message: RawResponseMessage) -> bool:
+    """Tell whether everyone finds the end of a body where aiohttp does."""
+    codings = [coding.strip().lower() for coding in message.headers.getall("Transfer-Encoding", ())]
+    return not codings or (codings == ["chunked"] and message.version == aiohttp.HttpVersion11)
+
+
+def _has_no_body_but_says_so(message: RawResponseMessage) -> bool:
+    """Tell whether an answer without a body names the length of one, which may still come."""
+    named = message.headers.get("Content-Length", "0")
+    return message.code == HTTPStatus.NO_CONTENT and (message.chunked or named != "0")

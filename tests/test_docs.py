@@ -256,3 +256,11 @@ def test_configuration_in_the_readme_loads(tmp_path: Path) -> None:
 
 def test_pages_name_no_path_of_the_machine_that_wrote_them() -> None:
     assert [str(p) for p in PAGES if re.search(r"/work/|/tmp/|/home/", p.read_text())] == []
+
+
+def test_security_names_tests_that_exist() -> None:
+    named = set(re.findall(r"`(test_\w+)`", text_of("docs/security.md")))
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    there = {name for text in sources for name in re.findall(r"def (test_\w+)", text)}
+    assert len(named) > 30
+    assert named <= there, named - there

@@ -171,10 +171,12 @@ class GlanceV2:
     def page(self, body: bytes) -> Page:
         """Read a list response, each image as its own bytes."""
         try:
+            # What stays raw is not decoded below, and a lenient reader may find a quote in it.
+            body.decode("utf-8", "strict")
             envelope = shallow_object(body)
             raws = _ROWS.decode(envelope["images"])
             following = decoded_value(envelope["next"]) if "next" in envelope else None
-        except (NotJSONError, KeyError, msgspec.DecodeError, RecursionError) as failure:
+        except (NotJSONError, KeyError, ValueError, RecursionError) as failure:
             raise RegistryGarbageError("The registry's answer is not an image list.") from failure
         rows = tuple(Row(_facts(bytes(raw)), bytes(raw)) for raw in raws)
         return Page(rows, _marker_in(following), envelope)

@@ -29,6 +29,9 @@ _PATH_OVERRIDES = ("SCRIPT_NAME", "PATH_INFO")
 # What Connection must never name: the field would be lost, and the message with it.
 _END_TO_END = frozenset(map(folded, ("Host", "Content-Length", "Content-Type", "Expect")))
 
+# With `_` they are no framing to relproxy, and the framing itself to some WSGI servers.
+_FRAMING = frozenset(map(folded, ("Content-Length", "Transfer-Encoding")))
+
 _IDENTITY_SCOPES = ("", "Service-")
 _IDENTITY_FIELDS = (
     "Identity-Status",
@@ -93,10 +96,11 @@ def upstream_headers(headers: Headers, *, own: Iterable[str]) -> Headers:
 
     Expect stays here: relproxy itself tells the client to go on, when its body is wanted.
 
-    Raises `BadRequestError` if Connection names a field that it must not name.
+    Raises `BadRequestError` if Connection names a field that it must not name, or if a field that
+    frames the body is spelled with `_`.
     """
-    if any(name.lower() == b"content_length" for name, _ in headers.pairs):
-        raise BadRequestError("The header 'Content-Length' is spelled with '_': use '-'.")
+    if any(b"_" in name and folded(name) in _FRAMING for name, _ in headers.pairs):
+        raise BadRequestError("A header that frames the body is spelled with '_': use '-'.")
     named = _named_by_connection(headers)
     if named & _END_TO_END:
         raise BadRequestError("The header 'Connection' names a field that is not hop-by-hop.")

@@ -16,6 +16,7 @@ from yarl import URL
 from lab.stand_in import StandIn
 from relproxy.app import running
 from relproxy.config import Configuration
+from tests.integration.recorder import Recorder, recording
 
 EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
 WEST = "0a4ef62f-40a4-4d3a-9d7e-5a0d8a1f2b02"
@@ -152,7 +153,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
             )
             urls = {name: _url(address) for name, address in started.listeners.items()}
             url = next(iter(urls.values()))
-            store, journal = whole["store"]["path"], whole["journal"]["directory"]
+            store, journal = whole["store"].get("path", tmp_path), whole["journal"]["directory"]
             admin_url = _url(started.admin)
             return Client(session, url, admin_url, urls, store, journal, relproxy.aclose)
 
@@ -205,3 +206,19 @@ async def only_wall(serve: Serve, noauth: StandIn) -> Client:
 async def second_wall(serve: Serve, trusting: StandIn) -> Client:
     """A relproxy in front of `trusting`, which knows the owners itself."""
     return await serve(registries=[registry(trusting.url, "registry")])
+
+
+@pytest.fixture
+async def recorder() -> AsyncIterator[Recorder]:
+    """A registry that is nothing but a socket."""
+    async with recording() as made:
+        yield made
+
+
+@pytest.fixture
+async def client(serve: Serve, recorder: Recorder) -> Client:
+    """A client of a relproxy in front of `recorder`."""
+    return await serve(
+        registries=[registry(recorder.url, "registry", upstream_identity="token")],
+        timeouts={"shutdown_s": 1, "read_s": 2},
+    )

@@ -6,13 +6,22 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
+_LIMIT_BYTES = 2**20
+
+# A request of somebody else's, who uses a connection of their own.
+OTHER = b"GET /v2/schemas/other HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @dataclass
 class Recorder:
-    """Raw requests in order, and the raw answer to each."""
+    """Raw requests in order, and the raw answer to each.
+
+    `wires` is every byte that came over each connection, whatever it means; `writers` is for what a
+    registry sends unasked.
+    """
 
     port: int = 0
     answer: bytes = OK
@@ -21,6 +30,9 @@ class Recorder:
     received: list[bytes] = field(default_factory=list)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    wires: list[bytearray] = field(default_factory=list)
+    something: asyncio.Event = field(default_factory=asyncio.Event)
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -33,6 +45,7 @@ class Recorder:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.writers.append(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -54,12 +67,39 @@ class Recorder:
         elif b"transfer-encoding: chunked" in head:
             self.received[-1] += await reader.readuntil(b"0\r\n\r\n")
 
+    async def has_got(self, end: bytes) -> None:
+        """Wait until the first connection's bytes end so."""
+        while not (self.wires and self.wires[0].endswith(end)):
+            self.something.clear()
+            await self.something.wait()
+
+    def protocol(self) -> asyncio.StreamReaderProtocol:
+        """Make the protocol of one connection."""
+        wire = bytearray()
+        self.wires.append(wire)
+        return asyncio.StreamReaderProtocol(_Tapped(wire, self.something), self.serve)
+
+
+class _Tapped(asyncio.StreamReader):
+    """A stream that keeps each byte as it arrives, before anybody takes it for anything."""
+
+    def __init__(self, wire: bytearray, something: asyncio.Event) -> None:
+        super().__init__(limit=_LIMIT_BYTES)
+        self._wire = wire
+        self._something = something
+
+    def feed_data(self, data: Any) -> None:
+        self._wire += data
+        self._something.set()
+        super().feed_data(data)
+
 
 @contextlib.asynccontextmanager
 async def recording() -> AsyncIterator[Recorder]:
     """Run a recorder on a free port."""
     recorder = Recorder()
-    server = await asyncio.start_server(recorder.serve, "127.0.0.1", 0)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(recorder.protocol, "127.0.0.1", 0)
     recorder.port = server.sockets[0].getsockname()[1]
     try:
         yield recorder
@@ -77,3 +117,30 @@ async def exchanged(url: str, request: bytes, *, until_closed: bool = True) -> b
             return await (reader.read() if until_closed else reader.readuntil(b"\r\n\r\n"))
     finally:
         writer.close()
+
+
+async def until_broken(url: str, request: bytes) -> bytes:
+    """Return what is answered up to the end of the connection, be it broken off."""
+    try:
+        return await exchanged(url, request)
+    except ConnectionResetError:
+        return b""
+
+
+async def next_request_gets_its_own(url: str, recorder: Recorder, name: str) -> None:
+    """Check that nothing of the last answer, nor its connection, serves the next request."""
+    recorder.answer = OK
+    before = len(recorder.wires)
+    got = await exchanged(url, OTHER)
+    assert got == b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", name
+    assert bytes(recorder.wires[-1]) == OTHER.replace(b"Connection: close\r\n", b""), name
+    assert len(recorder.wires) == before + 1, f"{name}: the connection was used again"
+    # Out of the pool, so that the next case begins with a connection of its own.
+    recorder.writers[-1].close()
+    await recorder.writers[-1].wait_closed()
+
+
+async def turns() -> None:
+    """Let the loop, which is relproxy's too, read what has arrived."""
+    for _ in range(20):
+        await asyncio.sleep(0)

@@ -10,21 +10,7 @@ import pytest
 from lab.processes import free_port
 from lab.stand_in import StandIn
 from tests.integration.conftest import Client, Serve, registry
-from tests.integration.recorder import Recorder, exchanged, recording
-
-
-@pytest.fixture
-async def recorder() -> AsyncIterator[Recorder]:
-    async with recording() as made:
-        yield made
-
-
-@pytest.fixture
-async def client(serve: Serve, recorder: Recorder) -> Client:
-    return await serve(
-        registries=[registry(recorder.url, "registry", upstream_identity="token")],
-        timeouts={"shutdown_s": 1, "read_s": 2},
-    )
+from tests.integration.recorder import Recorder, exchanged
 
 
 async def test_end_to_end_fields_arrive_as_sent_in_their_order(

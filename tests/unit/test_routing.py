@@ -85,15 +85,40 @@ def test_a_host_is_known_in_any_spelling(host: str) -> None:
         "example",
         "other.images.example",
         "images.example.evil.example",
-        "images.example@evil.example",
-        "images.example:80:80",
-        "images.example:port",
-        "",
+        "[::1]:80",
     ],
 )
 def test_another_host_is_another_host(host: str) -> None:
     with pytest.raises(NotFoundError):
         taken("/v2/images", ("Host", host), among=({"host": "images.example"},))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "images.example@evil.example",
+        "images.example:80:80",
+        "images.example:port",
+        "images.example, evil.example",
+        "images.example/v2/images?",
+        "images.example#",
+        "images example",
+        'images.example"',
+        "im\u0131ges.example".encode().decode("latin-1"),
+        "[::1",
+        "",
+    ],
+)
+def test_what_is_no_host_is_refused(host: str) -> None:
+    with pytest.raises(BadRequestError, match="host"):
+        taken("/v2/images", ("Host", host), among=({"host": "images.example"}, ANYTHING))
+
+
+@pytest.mark.parametrize("version", [(0, 9), (1, 2), (2, 0)])
+def test_another_version_of_http_is_refused(version: tuple[int, int]) -> None:
+    head = replace(request_head(), version=version)
+    with pytest.raises(BadRequestError, match="version"):
+        match(routes(), head)
 
 
 def test_a_request_without_a_host_has_none() -> None:

@@ -769,6 +769,8 @@ def test_the_marker_of_the_next_page_is_read(rest: bytes, marker: str | None) ->
         pytest.param(b'{"images": [' + b"[" * 100_000 + b"]" * 100_000 + b"]}", id="too deep"),
         pytest.param(b'{"images": []}'.decode().encode("utf-16"), id="UTF-16"),
         pytest.param(b'\xef\xbb\xbf{"images": []}', id="a byte order mark"),
+        pytest.param(b'{"images": [{"name": "\xff"}]}', id="bytes that are not UTF-8"),
+        pytest.param(b'{"images": [{"name": "\xc0\xa2"}]}', id="a quote in two bytes"),
         pytest.param(b'{"images": [], "next": ""}', id="an empty link"),
         pytest.param(b'{"images": [], "next": "/v2/images"}', id="a link without a marker"),
         pytest.param(b'{"images": [], "next": "/v2/images?marker="}', id="an empty marker"),
