@@ -39,6 +39,8 @@ async def test_a_registry_that_trusts_its_front_is_told_the_caller_and_nothing_e
         "X-Project-Id": "alice",
         "X-Roles": "member,reader",
         "X-User-Id": "u1",
+        # Left out, it would be taken for True: a False has to arrive.
+        "X-Is-Admin-Project": "True",
     }
 
 
