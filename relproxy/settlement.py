@@ -161,6 +161,8 @@ class Settlement:
         asked = self._registries.get(row.registry)
         if asked is None:
             raise Unsettled(f"The configuration has no registry '{row.registry}' any more.")
+        # Before it is asked: whatever happens to the image meanwhile is later than its answer.
+        at = datetime.now(UTC)
         if row.image_id is None:
             image = await self._found(asked, row, others)
         else:
@@ -169,15 +171,15 @@ class Settlement:
                 await self._absent(row)
                 return
             image = shown
-        await self._complete(row, image)
+        await self._complete(row, image, at)
 
-    async def _complete(self, row: Row, image: CreatedImage) -> None:
+    async def _complete(self, row: Row, image: CreatedImage, at: datetime) -> None:
         if row.kind is EntryKind.OWNER and image.owner is None:
             await self._ended(row, "abandoned", "the registry names no owner")
             return
         if row.kind is EntryKind.CREATE and not row.is_assigned:
             await self._check_fits(row, image)
-        await self._journal.complete(row.entry, image)
+        await self._journal.complete(row.entry, image, at=at)
         self._relay.wake()
         await self._ended(row, "completed", None)
 

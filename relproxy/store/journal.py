@@ -102,20 +102,23 @@ class LocalJournal:
         failpoint("after-begin")
         return entry
 
-    async def complete(self, entry: Entry, image: CreatedImage) -> None:
+    async def complete(
+        self, entry: Entry, image: CreatedImage, *, at: datetime | None = None
+    ) -> None:
         """Make durable what the registry made; an entry in doubt may be completed too.
 
-        Raises `JournalUnavailableError`, `WrongStateError` if the entry has ended otherwise, and
-        `RecordNotKeptError` if nobody is known to own the image.
+        `at` is when the registry was asked; None stands for now. Raises `JournalUnavailableError`,
+        `WrongStateError` if the entry has ended otherwise, and `RecordNotKeptError` if nobody is
+        known to own the image.
         """
         project = image.owner or entry.intent.caller_project
         if project is None:
             raise RecordNotKeptError(f"Nobody is known to own image {image.id}: it isn't recorded.")
         failpoint("before-complete")
-        at = datetime.now(UTC)
+        moment = at or datetime.now(UTC)
         await self._written(
             lambda: self._file.complete(
-                entry.id, before(EntryState.COMPLETED)[:2], image, project=project, at=at
+                entry.id, before(EntryState.COMPLETED)[:2], image, project=project, at=moment
             )
         )
         self._under_way.discard(entry.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from lab.stand_in import StandIn
 from relproxy.config import Limits, Timeouts
 from relproxy.endpoints import Endpoints
 from relproxy.filters.glance_v2 import GlanceV2
+from relproxy.messages import Headers, RequestBody, Response
 from relproxy.metrics import Metrics
-from relproxy.model import Intent
+from relproxy.model import CreatedImage, ImageRecord, Intent
 from relproxy.settlement import Asked, Settlement, SettlementParts, front_credentials
-from relproxy.store.base import Entry, EntryState
+from relproxy.store.base import Entry, EntryKind, EntryState
 from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_file import JournalFile, Row
@@ -47,11 +49,29 @@ class Login:
         """Nothing is under way."""
 
 
+class Interrupted(Upstream):
+    """A way to the registry on which something happens once its next answer has left it."""
+
+    meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def send(
+        self, method: str, target: str, headers: Headers, body: RequestBody | bytes | None = None
+    ) -> Response:
+        response = await super().send(method, target, headers, body)
+        happening, self.meanwhile = self.meanwhile, None
+        if happening is not None:
+            await happening()
+        return response
+
+
 @dataclass
 class Setting:
     journal: LocalJournal
     file: JournalFile
     login: Login
+    upstream: Interrupted
+    store: SqliteStore
+    relay: Relay
     settlement: Settlement
 
     async def doubtful(self, image_id: str) -> Entry:
@@ -65,6 +85,11 @@ class Setting:
         assert found is not None
         return found
 
+    async def owner(self, image_id: str) -> str:
+        """Return whose an image is, by record, once all is delivered."""
+        await self.relay.flush()
+        return (await self.store.owners("glance", (image_id,)))[image_id].project
+
 
 @pytest.fixture
 async def setting(tmp_path: Path, trusting: StandIn) -> AsyncIterator[Setting]:
@@ -77,16 +102,18 @@ async def setting(tmp_path: Path, trusting: StandIn) -> AsyncIterator[Setting]:
     journals = HostJournals(directory)
     file = JournalFile(directory / "worker-0.db")
     async with open_session(Timeouts()) as session:
-        upstream = Upstream("glance", Endpoints((trusting.url,)), session, metrics)
+        upstream = Interrupted("glance", Endpoints((trusting.url,)), session, metrics)
+        relay = Relay(journal, store, metrics, Terms(1, 60, 1))
         parts = SettlementParts(
             journal,
-            Relay(journal, store, metrics, Terms(1, 60, 1)),
+            relay,
             {"glance": Asked(upstream, GlanceV2(), login)},
             Overlay(journals, store),
             Limits(),
             metrics,
         )
-        yield Setting(journal, file, login, Settlement(parts, abandon_after_s=60))
+        settlement = Settlement(parts, abandon_after_s=60)
+        yield Setting(journal, file, login, upstream, store, relay, settlement)
     await journal.close()
     await journals.close()
     await store.close()
@@ -147,3 +174,24 @@ async def test_a_disk_that_fails_ends_a_round_and_not_the_settlement(
             await asyncio.sleep(0.02)
     assert not running.done()
     running.cancel()
+
+
+async def test_an_owner_that_the_registry_has_taken_since_it_was_asked_is_the_later_one(
+    setting: Setting, trusting: StandIn
+) -> None:
+    image = trusting.add_image(name="a", owner="bob")
+    image_id, created_at = image["id"], image["created_at"]
+    now = datetime.now(UTC)
+    await setting.store.put(
+        [ImageRecord("glance", image_id, created_at, "alice", capture=None, recorded_at=now)]
+    )
+    change = Intent("glance", None, None, image_id), EntryKind.OWNER
+    await setting.journal.doubt(await setting.journal.begin(*change), "403")
+
+    async def given_to_carol() -> None:
+        entry = await setting.journal.begin(*change)
+        await setting.journal.complete(entry, CreatedImage(image_id, created_at, "carol"))
+
+    setting.upstream.meanwhile = given_to_carol
+    await setting.settlement.settle()
+    assert await setting.owner(image_id) == "carol"
