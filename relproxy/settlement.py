@@ -5,7 +5,8 @@
                                                                    it and time and owner fit
     no id is known                                              -> completed if exactly one image of
                                                                    its name fits, and no other entry
-    it says 404, long after it can still be at work on it       -> abandoned
+    it hides no image from relproxy, and says 404 long after
+    it can still be at work on it                               -> abandoned
     anything else                                               -> asked again, ever more rarely
 
 What can't be settled so waits for a person (`relproxy journal settle`). Settling never steals: a
@@ -82,11 +83,12 @@ class Anonymous:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How to ask one registry."""
+    """How to ask one registry, and whether it shows relproxy every image that it has."""
 
     upstream: Upstream
     dialect: Dialect
     credentials: Credentials
+    shows_every_image: bool = False
 
 
 class Unsettled(Exception):  # noqa: N818 - not an error, but what is so
@@ -168,7 +170,7 @@ class Settlement:
         else:
             shown = await self._shown(asked, row.image_id)
             if shown is None:
-                await self._absent(row)
+                await self._absent(asked, row)
                 return
             image = shown
         await self._complete(row, image, at)
@@ -189,7 +191,8 @@ class Settlement:
         self._metrics.journal_settled.labels(row.registry, result).inc()
         _LOG.info("entry settled", extra={"entry": row.id, "result": result, "reason": reason})
 
-    async def _absent(self, row: Row) -> None:
+    async def _absent(self, asked: Asked, row: Row) -> None:
+        _check_shown(asked)
         if datetime.now(UTC) - row.begun_at < self._abandon_after:
             raise Unsettled("The registry has no such image yet, and may still be at work on it.")
         await self._ended(row, "abandoned", "the registry has no such image")
@@ -227,6 +230,7 @@ class Settlement:
         """Return the one image that the create can have made, by what it said."""
         if row.image_name is None:
             raise Unsettled("The create named neither an id nor a name: nothing to look for.")
+        _check_shown(asked)
         twins = (
             r.id != row.id and (r.registry, r.image_name) == (row.registry, row.image_name)
             for r in others
@@ -262,6 +266,14 @@ class Settlement:
         if response.head.status == 401:
             asked.credentials.forget(own)
         return response.head.status, body
+
+
+def _check_shown(asked: Asked) -> None:
+    """Raise `Unsettled` where it proves nothing that the registry doesn't show an image."""
+    if not asked.shows_every_image:
+        raise Unsettled(
+            "The registry shows no such image to a stranger: give relproxy credentials for it."
+        )
 
 
 def _created(facts: ImageFacts) -> CreatedImage:

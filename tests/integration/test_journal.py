@@ -78,6 +78,34 @@ async def test_a_create_that_made_nothing_stays_in_doubt_until_its_time_is_over(
     assert await recorded(again) == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "reasons"),
+    [
+        pytest.param({"tenancy": "relproxy"}, [], id="treats everybody as its admin"),
+        pytest.param({"tenancy": "registry"}, [], id="believes its front"),
+        pytest.param(
+            {"tenancy": "registry", "upstream_identity": "token", "allows_anonymous": True},
+            ["The registry shows no such image to a stranger: give relproxy credentials for it."],
+            id="takes relproxy for a stranger",
+        ),
+    ],
+)
+async def test_only_a_registry_that_hides_nothing_from_relproxy_proves_that_there_is_no_image(
+    serve: Serve, noauth: StandIn, tmp_path: Path, settings: dict[str, Any], reasons: list[str]
+) -> None:
+    journal = {"directory": tmp_path / "j", "allow_volatile": True, "abandon_after_s": 0.001}
+    client = await serve(registries=[registry(noauth.url, **settings)], journal=journal)
+    noauth.faults.status = (500, b"no")
+    await client.create("a", "alice", headers=TUPLE)
+    # As Glance answers a stranger who asks for a private image.
+    noauth.faults.status = (404, b"no such image")
+
+    async def found() -> list[str]:
+        return [entry["reason"] for entry in await client.in_doubt()]
+
+    await eventually(found, reasons)
+
+
 async def test_a_conflict_on_an_assigned_id_is_in_doubt_and_one_on_a_chosen_id_is_not(
     second_wall: Client, trusting: StandIn
 ) -> None:

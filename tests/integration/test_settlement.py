@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from relproxy.store.overlay import Overlay
 from relproxy.store.relay import Relay, Terms
 from relproxy.store.sqlite import SqliteStore
 from relproxy.upstream import Upstream, open_session
+from tests.entries import doubtful
 
 FRONT = front_credentials(frozenset({"admin"}))
 
@@ -69,6 +70,7 @@ class Setting:
     journal: LocalJournal
     file: JournalFile
     login: Login
+    parts: SettlementParts
     upstream: Interrupted
     store: SqliteStore
     relay: Relay
@@ -80,10 +82,17 @@ class Setting:
         await self.journal.doubt(entry, "cut off")
         return entry
 
-    def row(self, entry: Entry) -> Row:
+    def row(self, entry: Entry | Row) -> Row:
         found = self.file.find(entry.id)
         assert found is not None
         return found
+
+    def add(self, *rows: Row) -> None:
+        assert self.file.together([lambda: self.file.add(rows)]) == [None]
+
+    def end(self, entry: Entry | Row) -> tuple[EntryState, str | None]:
+        row = self.row(entry)
+        return row.state, row.reason
 
     async def owner(self, image_id: str) -> str:
         """Return whose an image is, by record, once all is delivered."""
@@ -107,13 +116,13 @@ async def setting(tmp_path: Path, trusting: StandIn) -> AsyncIterator[Setting]:
         parts = SettlementParts(
             journal,
             relay,
-            {"glance": Asked(upstream, GlanceV2(), login)},
+            {"glance": Asked(upstream, GlanceV2(), login, shows_every_image=True)},
             Overlay(journals, store),
             Limits(),
             metrics,
         )
         settlement = Settlement(parts, abandon_after_s=60)
-        yield Setting(journal, file, login, upstream, store, relay, settlement)
+        yield Setting(journal, file, login, parts, upstream, store, relay, settlement)
     await journal.close()
     await journals.close()
     await store.close()
@@ -127,8 +136,7 @@ async def test_credentials_that_the_registry_refuses_are_not_used_again(
     trusting.faults.status = (401, b"expired")
     await setting.settlement.settle()
     assert setting.login.forgotten == 1
-    row = setting.row(entry)
-    assert (row.state, row.reason) == (
+    assert setting.end(entry) == (
         EntryState.IN_DOUBT,
         "The registry answers 401 when asked for the image.",
     )
@@ -195,3 +203,18 @@ async def test_an_owner_that_the_registry_has_taken_since_it_was_asked_is_the_la
     setting.upstream.meanwhile = given_to_carol
     await setting.settlement.settle()
     assert await setting.owner(image_id) == "carol"
+
+
+async def test_a_registry_that_may_hide_images_does_not_say_which_one_has_a_name(
+    setting: Setting, trusting: StandIn
+) -> None:
+    trusting.add_image(name="backup", owner="alice", visibility="public")
+    row = doubtful(None, is_assigned=False, image_name="backup")
+    setting.add(row)
+    asked = replace(setting.parts.registries["glance"], shows_every_image=False)
+    parts = replace(setting.parts, registries={"glance": asked})
+    await Settlement(parts, abandon_after_s=60).settle()
+    assert setting.end(row) == (
+        EntryState.IN_DOUBT,
+        "The registry shows no such image to a stranger: give relproxy credentials for it.",
+    )
