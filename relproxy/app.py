@@ -279,6 +279,7 @@ def _settlement(
             recorder.overlay,
             configuration.limits,
             metrics,
+            recorder.journals,
         ),
         abandon_after_s=configuration.journal.abandon_after_s,
     )

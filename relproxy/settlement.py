@@ -2,15 +2,18 @@
 
     the registry shows the image, relproxy chose its id         -> completed
     it shows the image, the client chose its id                 -> completed if no live record holds
-                                                                   it and time and owner fit
-    no id is known                                              -> completed if exactly one image of
-                                                                   its name fits, and no other entry
+                                                                   it, no other create can have made
+                                                                   it, and time and owner fit
+    no id is known                                              -> the same, if exactly one image of
+                                                                   its name fits
     it hides no image from relproxy, and says 404 long after
     it can still be at work on it                               -> abandoned
     anything else                                               -> asked again, ever more rarely
 
 What can't be settled so waits for a person (`relproxy journal settle`). Settling never steals: a
-live record's project is not changed by it.
+live record's project is not changed by it, and what another create may have made is not taken. So
+the registry is asked first, then this host's journals, then the store: what made an image was in a
+journal before the registry had it, and leaves that for the store.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from relproxy.messages import Headers
 from relproxy.metrics import Metrics
 from relproxy.model import Caller, CreatedImage
 from relproxy.store.base import EntryKind, OwnerLookup
+from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_file import Row, WrongStateError
 from relproxy.store.relay import Relay
@@ -105,6 +109,7 @@ class SettlementParts:
     owners: OwnerLookup
     limits: Limits
     metrics: Metrics
+    journals: HostJournals
 
 
 class Settlement:
@@ -117,6 +122,7 @@ class Settlement:
         self._owners = parts.owners
         self._limits = parts.limits
         self._metrics = parts.metrics
+        self._journals = parts.journals
         self._abandon_after = timedelta(seconds=abandon_after_s)
         # Entry id -> how often it was asked for, and when it is next (seconds, monotonic).
         self._asked: dict[str, tuple[int, float]] = {}
@@ -145,7 +151,7 @@ class Settlement:
             pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(asked, 10))
             self._asked[row.id] = (asked + 1, time.monotonic() + pause)
             try:
-                await self._settled(row, rows)
+                await self._settled(row)
             except WrongStateError:
                 # Somebody else has settled it meanwhile, by hand.
                 _LOG.info("entry settled elsewhere", extra={"entry": row.id})
@@ -159,14 +165,14 @@ class Settlement:
         _LOG.warning("entry stays in doubt", extra={"entry": row.id, "reason": why})
         await self._journal.explain(row.entry, why)
 
-    async def _settled(self, row: Row, others: list[Row]) -> None:
+    async def _settled(self, row: Row) -> None:
         asked = self._registries.get(row.registry)
         if asked is None:
             raise Unsettled(f"The configuration has no registry '{row.registry}' any more.")
         # Before it is asked: whatever happens to the image meanwhile is later than its answer.
         at = datetime.now(UTC)
         if row.image_id is None:
-            image = await self._found(asked, row, others)
+            image = await self._found(asked, row)
         else:
             shown = await self._shown(asked, row.image_id)
             if shown is None:
@@ -180,6 +186,7 @@ class Settlement:
             await self._ended(row, "abandoned", "the registry names no owner")
             return
         if row.kind is EntryKind.CREATE and not row.is_assigned:
+            await self._check_only(row, image)
             await self._check_fits(row, image)
         await self._journal.complete(row.entry, image, at=at)
         self._relay.wake()
@@ -196,6 +203,18 @@ class Settlement:
         if datetime.now(UTC) - row.begun_at < self._abandon_after:
             raise Unsettled("The registry has no such image yet, and may still be at work on it.")
         await self._ended(row, "abandoned", "the registry has no such image")
+
+    async def _check_only(self, row: Row, image: CreatedImage) -> None:
+        """Raise `Unsettled` if another create may have made the image, in any worker's journal."""
+        # A create that named an id made no other image: its name says nothing.
+        name = row.image_name if row.image_id is None else None
+        creates = await self._journals.open_creates(row.registry, image.id.lower(), name)
+        # One that is being adopted stands in two files.
+        others = [create.id for create in creates if create.id != row.id]
+        if others:
+            raise Unsettled(
+                f"Another create may have made the image, and has not ended: entry {others[0]}."
+            )
 
     async def _check_fits(self, row: Row, image: CreatedImage) -> None:
         """Raise `Unsettled` if the image may be somebody else's: relproxy did not choose its id."""
@@ -226,17 +245,11 @@ class Settlement:
             raise Unsettled(f"The registry answers {status} when asked for the image.")
         return _created(asked.dialect.image_facts(body))
 
-    async def _found(self, asked: Asked, row: Row, others: list[Row]) -> CreatedImage:
+    async def _found(self, asked: Asked, row: Row) -> CreatedImage:
         """Return the one image that the create can have made, by what it said."""
         if row.image_name is None:
             raise Unsettled("The create named neither an id nor a name: nothing to look for.")
         _check_shown(asked)
-        twins = (
-            r.id != row.id and (r.registry, r.image_name) == (row.registry, row.image_name)
-            for r in others
-        )
-        if any(twins):
-            raise Unsettled("Several creates in doubt have this name: a person has to tell them.")
         target = asked.dialect.named_images_target(row.image_name)
         status, body = await self._answer(asked, target)
         if status != 200:

@@ -102,8 +102,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("upstream", *VALUES),
     ),
     "settlement": (
-        *("bodies", "config", "filters", "metrics", "store.base", "store.journal"),
-        *("store.journal_file", "store.relay", "upstream", *VALUES),
+        *("bodies", "config", "filters", "metrics", "store.base", "store.host_journals"),
+        *("store.journal", "store.journal_file", "store.relay", "upstream", *VALUES),
     ),
     "proxy": (
         *("bodies", "config", "exchange", "filters", "identity.base", "inspection", "listing"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from relproxy.endpoints import Endpoints
 from relproxy.filters.glance_v2 import GlanceV2
 from relproxy.messages import Headers, RequestBody, Response
 from relproxy.metrics import Metrics
-from relproxy.model import CreatedImage, ImageRecord, Intent
+from relproxy.model import CreatedImage, ImageRecord, Intent, Ownership
 from relproxy.settlement import Asked, Settlement, SettlementParts, front_credentials
 from relproxy.store.base import Entry, EntryKind, EntryState
 from relproxy.store.host_journals import HostJournals
@@ -26,7 +27,7 @@ from relproxy.store.overlay import Overlay
 from relproxy.store.relay import Relay, Terms
 from relproxy.store.sqlite import SqliteStore
 from relproxy.upstream import Upstream, open_session
-from tests.entries import doubtful
+from tests.entries import CREATED_AT, doubtful
 
 FRONT = front_credentials(frozenset({"admin"}))
 
@@ -90,6 +91,12 @@ class Setting:
     def add(self, *rows: Row) -> None:
         assert self.file.together([lambda: self.file.add(rows)]) == [None]
 
+    def add_beside(self, *rows: Row) -> None:
+        """Write entries into another worker's journal."""
+        other = JournalFile(self.file.path.with_name("worker-1.db"))
+        assert other.together([lambda: other.add(rows)]) == [None]
+        other.close()
+
     def end(self, entry: Entry | Row) -> tuple[EntryState, str | None]:
         row = self.row(entry)
         return row.state, row.reason
@@ -120,6 +127,7 @@ async def setting(tmp_path: Path, trusting: StandIn) -> AsyncIterator[Setting]:
             Overlay(journals, store),
             Limits(),
             metrics,
+            journals,
         )
         settlement = Settlement(parts, abandon_after_s=60)
         yield Setting(journal, file, login, parts, upstream, store, relay, settlement)
@@ -218,3 +226,176 @@ async def test_a_registry_that_may_hide_images_does_not_say_which_one_has_a_name
         EntryState.IN_DOUBT,
         "The registry shows no such image to a stranger: give relproxy credentials for it.",
     )
+
+
+def unowned(glance: StandIn, **fields: Any) -> str:
+    """Make an image as a registry without owners does; return its id."""
+    image_id: str = glance.add_image(**{"name": "backup", "owner": None} | fields)["id"]
+    return image_id
+
+
+def chosen(image_id: str, project: str, **fields: Any) -> Row:
+    """Return a create in doubt whose client chose the id."""
+    return doubtful(image_id, is_assigned=False, project=project, **fields)
+
+
+def named(project: str, **fields: Any) -> Row:
+    """Return a create in doubt whose id is not known."""
+    return doubtful(None, is_assigned=False, project=project, image_name="backup", **fields)
+
+
+def made(row: Row, image_id: str, state: EntryState) -> Row:
+    """Return a create whose image is known."""
+    now = datetime.now(UTC)
+    return replace(row, image_id=image_id, state=state, created_at=CREATED_AT, at=now)
+
+
+def waiting_for(row: Row) -> tuple[EntryState, str]:
+    reason = f"Another create may have made the image, and has not ended: entry {row.id}."
+    return EntryState.IN_DOUBT, reason
+
+
+OPEN = pytest.mark.parametrize(
+    "state", [EntryState.BEGUN, EntryState.IN_DOUBT, EntryState.COMPLETED]
+)
+
+
+async def test_of_two_projects_in_doubt_of_one_chosen_id_neither_gets_the_image(
+    setting: Setting, trusting: StandIn
+) -> None:
+    image_id = unowned(trusting)
+    mallorys, alices = chosen(image_id, "mallory"), chosen(image_id, "alice")
+    setting.add(mallorys, alices)
+    await setting.settlement.settle()
+    assert setting.end(mallorys) == waiting_for(alices)
+    assert setting.end(alices) == waiting_for(mallorys)
+
+
+@OPEN
+async def test_an_image_is_not_taken_from_a_create_of_its_id_in_any_workers_journal(
+    setting: Setting, trusting: StandIn, state: EntryState
+) -> None:
+    image_id = unowned(trusting)
+    mallorys = chosen(image_id, "mallory")
+    alices = made(chosen(image_id, "alice"), image_id, state)
+    setting.add(mallorys)
+    setting.add_beside(alices)
+    await setting.settlement.settle()
+    assert setting.end(mallorys) == waiting_for(alices)
+
+
+@pytest.mark.parametrize("state", [EntryState.BEGUN, EntryState.IN_DOUBT])
+async def test_an_image_is_not_taken_from_a_create_of_its_name_in_any_workers_journal(
+    setting: Setting, trusting: StandIn, state: EntryState
+) -> None:
+    unowned(trusting)
+    mallorys, alices = named("mallory"), named("alice", state=state)
+    setting.add(mallorys)
+    setting.add_beside(alices)
+    await setting.settlement.settle()
+    assert setting.end(mallorys) == waiting_for(alices)
+
+
+@OPEN
+async def test_an_image_of_the_name_is_not_taken_from_a_create_of_its_id(
+    setting: Setting, trusting: StandIn, state: EntryState
+) -> None:
+    """Else a create without an id would get what another, with one, has made."""
+    image_id = unowned(trusting)
+    mallorys = named("mallory")
+    alices = made(chosen(image_id, "alice"), image_id, state)
+    setting.add(mallorys)
+    setting.add_beside(alices)
+    await setting.settlement.settle()
+    # One that is completed owns the image already, before the store knows.
+    is_known = state is EntryState.COMPLETED
+    nothing = "0 images of this name fit: a person has to say which."
+    expected = (EntryState.IN_DOUBT, nothing) if is_known else waiting_for(alices)
+    assert setting.end(mallorys) == expected
+
+
+async def test_a_create_that_begins_while_the_registry_is_asked_keeps_its_image(
+    setting: Setting, trusting: StandIn
+) -> None:
+    image_id = "2c3a3a0e-33c4-4d29-8d7f-6f0a9b7a0d01"
+    mallorys = chosen(image_id, "mallory")
+    setting.add(mallorys)
+    entries: list[Entry] = []
+
+    async def alice_creates() -> None:
+        setting.login.before.clear()
+        entries.append(await setting.journal.begin(Intent("glance", "alice", None, image_id)))
+        unowned(trusting, id=image_id)
+
+    setting.login.before.append(alice_creates)
+    await setting.settlement.settle()
+    (entry,) = entries
+    assert setting.end(mallorys) == waiting_for(setting.row(entry))
+    image = CreatedImage(image_id, trusting.images[image_id]["created_at"], None)
+    await setting.journal.complete(entry, image)
+    assert await setting.owner(image_id) == "alice"
+
+
+async def test_a_create_that_is_delivered_between_two_looks_keeps_its_image(
+    setting: Setting, trusting: StandIn
+) -> None:
+    """The store is looked at last: else it would have been in neither."""
+    image_id = unowned(trusting)
+    mallorys = chosen(image_id, "mallory")
+    setting.add(mallorys)
+    entry = await setting.journal.begin(Intent("glance", "alice", None, image_id))
+    owners = setting.parts.owners
+
+    class Slow:
+        async def owners(self, registry: str, ids: Collection[str]) -> Mapping[str, Ownership]:
+            found = await owners.owners(registry, ids)
+            await setting.journal.complete(entry, CreatedImage(image_id, CREATED_AT, None))
+            await setting.relay.flush()
+            return found
+
+    parts = replace(setting.parts, owners=Slow())
+    await Settlement(parts, abandon_after_s=60).settle()
+    assert setting.end(mallorys) == waiting_for(setting.row(entry))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param({"state": EntryState.ABANDONED}, id="ended without an image"),
+        pytest.param({"registry": "another"}, id="at another registry"),
+        pytest.param({"kind": EntryKind.OWNER}, id="not a create"),
+        pytest.param({"image_id": "another"}, id="of another id, though of the same name"),
+        pytest.param({"image_id": None}, id="whose id the registry chooses"),
+    ],
+)
+async def test_only_a_create_that_may_have_made_the_image_is_in_the_way(
+    setting: Setting, trusting: StandIn, other: dict[str, Any]
+) -> None:
+    image_id = unowned(trusting)
+    mine = chosen(image_id, "alice", image_name="backup")
+    setting.add(mine)
+    setting.add_beside(replace(mine, **{"id": "another", "project": "bob"} | other))
+    await setting.settlement.settle()
+    assert await setting.owner(image_id) == "alice"
+
+
+async def test_a_create_of_another_id_is_not_in_the_way_of_one_whose_name_it_has(
+    setting: Setting, trusting: StandIn
+) -> None:
+    image_id = unowned(trusting)
+    setting.add(named("alice"))
+    setting.add_beside(replace(named("bob"), image_id="another"))
+    await setting.settlement.settle()
+    assert await setting.owner(image_id) == "alice"
+
+
+async def test_a_create_that_is_being_adopted_is_not_in_its_own_way(
+    setting: Setting, trusting: StandIn
+) -> None:
+    """It stands in two files, and only one is this worker's."""
+    image_id = unowned(trusting)
+    mine = named("alice")
+    setting.add(mine)
+    setting.add_beside(replace(mine, state=EntryState.BEGUN))
+    await setting.settlement.settle()
+    assert await setting.owner(image_id) == "alice"
