@@ -22,7 +22,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -46,6 +46,8 @@ _LOG = logging.getLogger(__name__)
 
 _ROUND_S = 5.0
 _GATHERED_S = 0.1
+# Of one registry: as many as are read at once, and are gone through before new ones.
+_AT_ONCE = 500
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 300.0
 # The registry's clock is not ours, and it shows its times cut to the second.
@@ -112,6 +114,32 @@ class SettlementParts:
     journals: HostJournals
 
 
+@dataclass(slots=True)
+class _Walk:
+    """The way through one registry's entries, some at a time and over and over.
+
+    `reached` is the entry behind which it goes on; None stands for the beginning.
+    """
+
+    reached: str | None = None
+    # Entry id -> how often it was asked for, and when it is next (seconds, monotonic).
+    _asked: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def is_due(self, entry_id: str) -> bool:
+        """Tell whether it is time to ask for an entry."""
+        return time.monotonic() >= self._asked.get(entry_id, (0, 0.0))[1]
+
+    def put_off(self, entry_id: str) -> None:
+        """Say that an entry is being asked for: the next time is later each time."""
+        asked, _ = self._asked.get(entry_id, (0, 0.0))
+        pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(asked, 10))
+        self._asked[entry_id] = (asked + 1, time.monotonic() + pause_s)
+
+    def forget(self, entry_id: str) -> None:
+        """Say that an entry is settled."""
+        self._asked.pop(entry_id, None)
+
+
 class Settlement:
     """Settles this worker's entries in doubt."""
 
@@ -124,8 +152,8 @@ class Settlement:
         self._metrics = parts.metrics
         self._journals = parts.journals
         self._abandon_after = timedelta(seconds=abandon_after_s)
-        # Entry id -> how often it was asked for, and when it is next (seconds, monotonic).
-        self._asked: dict[str, tuple[int, float]] = {}
+        # Registry -> how far its entries have been gone through.
+        self._walks: dict[str, _Walk] = {}
 
     async def run(self) -> None:
         """Settle until cancelled."""
@@ -134,30 +162,39 @@ class Settlement:
                 await self.settle()
             except JournalUnavailableError as failure:
                 _LOG.warning("entries in doubt not read", exc_info=failure)
-            pause_s = _FIRST_PAUSE_S if self._asked else _ROUND_S
+            pause_s = _FIRST_PAUSE_S if self._walks else _ROUND_S
             await self._journal.has_doubts(within_s=pause_s)
             # Where there is one there are soon others, and they share the look at the journal.
             await asyncio.sleep(_GATHERED_S)
 
     async def settle(self) -> None:
-        """Ask for each entry whose time has come, once."""
-        rows = await self._journal.in_doubt()
-        self._metrics.journal_in_doubt.set(len(rows))
-        self._asked = {row.id: self._asked.get(row.id, (0, 0.0)) for row in rows}
+        """Go on with every registry: ask for those of its next entries whose time has come."""
+        counts = await self._journal.doubts()
+        self._metrics.journal_in_doubt.set(sum(counts.values()))
+        self._walks = {registry: self._walks.get(registry, _Walk()) for registry in counts}
+        for registry, walk in self._walks.items():
+            await self._go_on(registry, walk)
+
+    async def _go_on(self, registry: str, walk: _Walk) -> None:
+        rows = await self._journal.in_doubt(registry, behind=walk.reached, at_most=_AT_ONCE)
+        # Those that wait for a person are come back to, and nobody waits behind them.
+        walk.reached = rows[-1].id if len(rows) == _AT_ONCE else None
         for row in rows:
-            asked, due = self._asked[row.id]
-            if time.monotonic() < due:
-                continue
-            pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(asked, 10))
-            self._asked[row.id] = (asked + 1, time.monotonic() + pause)
-            try:
-                await self._settled(row)
-            except WrongStateError:
-                # Somebody else has settled it meanwhile, by hand.
-                _LOG.info("entry settled elsewhere", extra={"entry": row.id})
-            except (Unsettled, RelproxyError) as failure:
-                why = failure.sentence if isinstance(failure, RelproxyError) else str(failure)
-                await self._unsettled(row, why)
+            if walk.is_due(row.id):
+                walk.put_off(row.id)
+                await self._try(row, walk)
+
+    async def _try(self, row: Row, walk: _Walk) -> None:
+        try:
+            await self._settled(row)
+        except WrongStateError:
+            # Somebody else has settled it meanwhile, by hand.
+            _LOG.info("entry settled elsewhere", extra={"entry": row.id})
+        except (Unsettled, RelproxyError) as failure:
+            why = failure.sentence if isinstance(failure, RelproxyError) else str(failure)
+            await self._unsettled(row, why)
+            return
+        walk.forget(row.id)
 
     async def _unsettled(self, row: Row, why: str) -> None:
         if why == row.reason:

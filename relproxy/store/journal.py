@@ -185,13 +185,22 @@ class LocalJournal:
 
     # -- the settlement's
 
-    async def in_doubt(self) -> list[Row]:
-        """Return the entries to be settled; those that nobody is at work on any more become so."""
+    async def doubts(self) -> Mapping[str, int]:
+        """Return how many entries of each registry are to be settled.
+
+        Those that nobody is at work on any more become so.
+        """
         begun = await self._read(lambda: self._file.in_state(EntryState.BEGUN, at_most=_BATCH))
         left = [row for row in begun if row.id not in self._under_way]
         for row in left:
             await self.doubt(row.entry, "relproxy ended, or lost its disk, before the answer came")
-        return await self._read(lambda: self._file.in_state(EntryState.IN_DOUBT, at_most=_BATCH))
+        return await self._read(self._file.doubts)
+
+    async def in_doubt(
+        self, registry: str, *, behind: str | None = None, at_most: int = _BATCH
+    ) -> list[Row]:
+        """Return the oldest entries of one registry to be settled, after the entry `behind`."""
+        return await self._read(lambda: self._file.in_doubt(registry, behind, at_most=at_most))
 
     async def has_doubts(self, *, within_s: float) -> None:
         """Wait until an entry has become doubtful since the last call, or for so long."""

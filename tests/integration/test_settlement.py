@@ -28,6 +28,7 @@ from relproxy.store.relay import Relay, Terms
 from relproxy.store.sqlite import SqliteStore
 from relproxy.upstream import Upstream, open_session
 from tests.entries import CREATED_AT, doubtful
+from tests.integration.conftest import eventually
 
 FRONT = front_credentials(frozenset({"admin"}))
 
@@ -97,9 +98,15 @@ class Setting:
         assert other.together([lambda: other.add(rows)]) == [None]
         other.close()
 
+    async def state(self, entry: Entry | Row) -> EntryState:
+        return self.row(entry).state
+
     def end(self, entry: Entry | Row) -> tuple[EntryState, str | None]:
         row = self.row(entry)
         return row.state, row.reason
+
+    def gauge(self) -> float | None:
+        return self.parts.metrics.shown().get_sample_value("relproxy_journal_in_doubt")
 
     async def owner(self, image_id: str) -> str:
         """Return whose an image is, by record, once all is delivered."""
@@ -185,9 +192,7 @@ async def test_a_disk_that_fails_ends_a_round_and_not_the_settlement(
         patch.setattr(JournalFile, "complete", refuse)
         await asyncio.wait_for(failed.wait(), 30)
         await asyncio.sleep(0)
-    async with asyncio.timeout(30):
-        while setting.row(entry).state is not EntryState.COMPLETED:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await eventually(lambda: setting.state(entry), EntryState.COMPLETED)
     assert not running.done()
     running.cancel()
 
@@ -399,3 +404,37 @@ async def test_a_create_that_is_being_adopted_is_not_in_its_own_way(
     setting.add_beside(replace(mine, state=EntryState.BEGUN))
     await setting.settlement.settle()
     assert await setting.owner(image_id) == "alice"
+
+
+@pytest.mark.parametrize("registry", ["glance", "gone"])
+async def test_entries_that_wait_for_a_person_starve_none_behind_them(
+    setting: Setting, trusting: StandIn, registry: str
+) -> None:
+    """More than are read at once, at the same registry or at another, in front and behind."""
+    waiting = [doubtful(None, registry=registry) for _ in range(1200)]
+    good = doubtful(trusting.add_image(name="a", owner="alice")["id"])
+    setting.add(*waiting[:1000], good, *waiting[1000:])
+    for _ in range(3):
+        await setting.settlement.settle()
+    assert setting.row(good).state is EntryState.COMPLETED
+    assert setting.row(waiting[-1]).reason != "cut off"
+    await setting.settlement.settle()
+    assert setting.gauge() == 1200
+
+
+async def test_entries_that_come_later_are_gone_through_too_and_the_first_ones_again(
+    setting: Setting, trusting: StandIn
+) -> None:
+    first = await setting.doubtful(trusting.add_image(name="a", owner="alice")["id"])
+    trusting.faults.status = (500, b"no")
+    await setting.settlement.settle()
+    assert setting.row(first).state is EntryState.IN_DOUBT
+    trusting.faults.status = None
+    second = await setting.doubtful(trusting.add_image(name="b", owner="alice")["id"])
+    await setting.settlement.settle()
+    # The first one's time has not come again.
+    assert setting.row(first).state is EntryState.IN_DOUBT
+    assert setting.row(second).state is EntryState.COMPLETED
+    running = asyncio.create_task(setting.settlement.run())
+    await eventually(lambda: setting.state(first), EntryState.COMPLETED)
+    running.cancel()
