@@ -28,7 +28,12 @@ from typing import Protocol
 
 from relproxy.bodies import whole_response
 from relproxy.config import Limits
-from relproxy.errors import JournalUnavailableError, RegistryGarbageError, RelproxyError
+from relproxy.errors import (
+    JournalUnavailableError,
+    RegistryGarbageError,
+    RegistryTimeoutError,
+    RelproxyError,
+)
 from relproxy.filters.base import Dialect
 from relproxy.filters.headers import identity_headers
 from relproxy.filters.visibility import ImageFacts
@@ -40,12 +45,15 @@ from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_file import Row, WrongStateError
 from relproxy.store.relay import Relay
+from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream
 
 _LOG = logging.getLogger(__name__)
 
 _ROUND_S = 5.0
 _GATHERED_S = 0.1
+# For one whole answer, which is small. A client's request may take longer; this one is asked again.
+_ASKED_S = 30.0
 # Of one registry: as many as are read at once, and are gone through before new ones.
 _AT_ONCE = 500
 _FIRST_PAUSE_S = 1.0
@@ -118,12 +126,20 @@ class SettlementParts:
 class _Walk:
     """The way through one registry's entries, some at a time and over and over.
 
-    `reached` is the entry behind which it goes on; None stands for the beginning.
+    `reached` is the entry behind which it goes on, None stands for the beginning; `task` is the
+    last that went on.
     """
 
     reached: str | None = None
+    task: asyncio.Task[None] | None = None
     # Entry id -> how often it was asked for, and when it is next (seconds, monotonic).
     _asked: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def is_over(self) -> bool:
+        """Tell whether nobody goes on; raises what nobody foresaw if that ended the last."""
+        if self.task is not None and self.task.done():
+            self.task.result()
+        return self.task is None or self.task.done()
 
     def is_due(self, entry_id: str) -> bool:
         """Tell whether it is time to ask for an entry."""
@@ -154,35 +170,51 @@ class Settlement:
         self._abandon_after = timedelta(seconds=abandon_after_s)
         # Registry -> how far its entries have been gone through.
         self._walks: dict[str, _Walk] = {}
+        self._tasks = TaskSet()
 
     async def run(self) -> None:
         """Settle until cancelled."""
-        while True:
-            try:
-                await self.settle()
-            except JournalUnavailableError as failure:
-                _LOG.warning("entries in doubt not read", exc_info=failure)
-            pause_s = _FIRST_PAUSE_S if self._walks else _ROUND_S
-            await self._journal.has_doubts(within_s=pause_s)
-            # Where there is one there are soon others, and they share the look at the journal.
-            await asyncio.sleep(_GATHERED_S)
+        try:
+            while True:
+                try:
+                    await self._look()
+                except JournalUnavailableError as failure:
+                    _LOG.warning("entries in doubt not read", exc_info=failure)
+                pause_s = _FIRST_PAUSE_S if self._walks else _ROUND_S
+                await self._journal.has_doubts(within_s=pause_s)
+                # Where there is one there are soon others, and they share the look at the journal.
+                await asyncio.sleep(_GATHERED_S)
+        finally:
+            await self._tasks.cancel()
 
     async def settle(self) -> None:
-        """Go on with every registry: ask for those of its next entries whose time has come."""
+        """Ask every registry for those of its next entries whose time has come."""
+        await asyncio.gather(*await self._look())
+
+    async def _look(self) -> list[asyncio.Task[None]]:
+        """Go on with each registry in a task of its own: a silent one holds up no other."""
         counts = await self._journal.doubts()
         self._metrics.journal_in_doubt.set(sum(counts.values()))
-        self._walks = {registry: self._walks.get(registry, _Walk()) for registry in counts}
-        for registry, walk in self._walks.items():
-            await self._go_on(registry, walk)
+        for registry in counts:
+            walk = self._walks.setdefault(registry, _Walk())
+            if walk.is_over():
+                walk.task = self._tasks.start(self._go_on(registry, walk), name=f"ask {registry}")
+        over = [r for r, walk in self._walks.items() if r not in counts and walk.is_over()]
+        for registry in over:
+            del self._walks[registry]
+        return [walk.task for walk in self._walks.values() if walk.task is not None]
 
     async def _go_on(self, registry: str, walk: _Walk) -> None:
-        rows = await self._journal.in_doubt(registry, behind=walk.reached, at_most=_AT_ONCE)
-        # Those that wait for a person are come back to, and nobody waits behind them.
-        walk.reached = rows[-1].id if len(rows) == _AT_ONCE else None
-        for row in rows:
-            if walk.is_due(row.id):
-                walk.put_off(row.id)
-                await self._try(row, walk)
+        try:
+            rows = await self._journal.in_doubt(registry, behind=walk.reached, at_most=_AT_ONCE)
+            # Those that wait for a person are come back to, and nobody waits behind them.
+            walk.reached = rows[-1].id if len(rows) == _AT_ONCE else None
+            for row in rows:
+                if walk.is_due(row.id):
+                    walk.put_off(row.id)
+                    await self._try(row, walk)
+        except JournalUnavailableError as failure:
+            _LOG.warning("entries in doubt not read", exc_info=failure)
 
     async def _try(self, row: Row, walk: _Walk) -> None:
         try:
@@ -193,6 +225,10 @@ class Settlement:
         except (Unsettled, RelproxyError) as failure:
             why = failure.sentence if isinstance(failure, RelproxyError) else str(failure)
             await self._unsettled(row, why)
+            return
+        except Exception as failure:  # noqa: BLE001 - the others are settled all the same
+            _LOG.error("entry not settled", extra={"entry": row.id}, exc_info=failure)
+            await self._unsettled(row, "relproxy failed to settle it; its log says why.")
             return
         walk.forget(row.id)
 
@@ -310,12 +346,16 @@ class Settlement:
 
     async def _answer(self, asked: Asked, target: str) -> tuple[int, bytes]:
         own = await asked.credentials.headers()
-        fields = (("Accept", "application/json"), *own)
-        response = await asked.upstream.send("GET", target, Headers().with_added(*fields))
-        body = await whole_response(response, max_bytes=self._limits.max_page_bytes)
-        if response.head.status == 401:
-            asked.credentials.forget(own)
-        return response.head.status, body
+        try:
+            async with asyncio.timeout(_ASKED_S):
+                fields = (("Accept", "application/json"), *own)
+                response = await asked.upstream.send("GET", target, Headers().with_added(*fields))
+                body = await whole_response(response, max_bytes=self._limits.max_page_bytes)
+                if response.head.status == 401:
+                    asked.credentials.forget(own)
+                return response.head.status, body
+        except TimeoutError as failure:
+            raise RegistryTimeoutError("The registry did not answer in time.") from failure
 
 
 def _check_shown(asked: Asked) -> None:

@@ -103,7 +103,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "settlement": (
         *("bodies", "config", "filters", "metrics", "store.base", "store.host_journals"),
-        *("store.journal", "store.journal_file", "store.relay", "upstream", *VALUES),
+        *("store.journal", "store.journal_file", "store.relay", "tasks", "upstream", *VALUES),
     ),
     "proxy": (
         *("bodies", "config", "exchange", "filters", "identity.base", "inspection", "listing"),

@@ -438,3 +438,70 @@ async def test_entries_that_come_later_are_gone_through_too_and_the_first_ones_a
     running = asyncio.create_task(setting.settlement.run())
     await eventually(lambda: setting.state(first), EntryState.COMPLETED)
     running.cancel()
+
+
+async def test_a_registry_that_says_nothing_holds_up_no_other(
+    setting: Setting, trusting: StandIn
+) -> None:
+    async with StandIn() as silent, open_session(Timeouts()) as session:
+        silent.faults.delay = asyncio.Event()
+        upstream = Upstream("silent", Endpoints((silent.url,)), session, Metrics())
+        registries = {**setting.parts.registries, "silent": Asked(upstream, GlanceV2(), FRONT)}
+        setting.add(*(doubtful("a", registry="silent") for _ in range(3)))
+        settlement = Settlement(replace(setting.parts, registries=registries), abandon_after_s=60)
+        running = asyncio.create_task(settlement.run())
+        async with asyncio.timeout(30):
+            await silent.await_requests(1)
+            # Come while it is being asked, and more than once.
+            for name in ("a", "b"):
+                entry = await setting.doubtful(trusting.add_image(name=name, owner="alice")["id"])
+                await eventually(lambda: setting.state(entry), EntryState.COMPLETED)  # noqa: B023
+        # One question at a time, and none is left when the settlement ends.
+        assert len(silent.requests) == 1
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert [t for t in asyncio.all_tasks() if t.get_name().startswith("ask")] == []
+
+
+async def test_an_answer_that_takes_too_long_is_not_waited_for(
+    setting: Setting, trusting: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although a client's own request may take longer."""
+    monkeypatch.setattr("relproxy.settlement._ASKED_S", 0.1)
+    trusting.faults.delay = asyncio.Event()
+    entry = await setting.doubtful(trusting.add_image(name="a", owner="alice")["id"])
+    async with asyncio.timeout(15):
+        await setting.settlement.settle()
+    assert setting.end(entry) == (EntryState.IN_DOUBT, "The registry did not answer in time.")
+
+
+async def test_an_entry_that_relproxy_fails_to_settle_holds_up_no_other(
+    setting: Setting, trusting: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = await setting.doubtful(trusting.add_image(name="a", owner="alice")["id"])
+    second = await setting.doubtful(trusting.add_image(name="b", owner="alice")["id"])
+
+    async def fail() -> None:
+        setting.login.before.clear()
+        raise KeyError("a bug")
+
+    setting.login.before.append(fail)
+    await setting.settlement.settle()
+    reason = "relproxy failed to settle it; its log says why."
+    assert setting.end(first) == (EntryState.IN_DOUBT, reason)
+    assert setting.row(second).state is EntryState.COMPLETED
+    (logged,) = (record for record in caplog.records if record.message == "entry not settled")
+    assert logged.exc_info is not None
+
+
+async def test_what_nobody_foresaw_ends_the_settlement_so_that_readiness_says_so(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("a bug")
+
+    setting.add(doubtful("a"))
+    monkeypatch.setattr(JournalFile, "in_doubt", fail)
+    async with asyncio.timeout(30):
+        with pytest.raises(KeyError):
+            await setting.settlement.run()
