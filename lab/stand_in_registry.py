@@ -264,6 +264,7 @@ class Registry:
             image.clear()
             image.update(result)
             self._touch(image)
+        await reached(self.faults.hang_after_change)
         # Glance lets a member `add` another owner, and only afterwards answers 403.
         self._check_visible(image, call.caller)
         return Answer(body=json_bytes(image))
@@ -274,6 +275,7 @@ class Registry:
             raise RefusedError(403, f"Image {image['id']} is protected and cannot be deleted.")
         del self.images[image["id"]]
         self._deleted_ids.add(image["id"])
+        await reached(self.faults.hang_after_change)
         return Answer(204, content_type=_HTML)
 
     # Image data.

@@ -31,6 +31,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -137,9 +138,13 @@ class LocalJournal:
         await self._moved(entry, EntryState.IN_DOUBT, reason)
         self._doubted.set()
 
-    async def bury(self, entry: Entry) -> None:
-        """Make durable that an image is gone; raises `JournalUnavailableError`."""
-        row = _begun(entry, EntryState.COMPLETED, at=entry.begun_at)
+    async def bury(self, entry: Entry, created_at: str | None = None) -> None:
+        """Make durable that an image is gone; raises `JournalUnavailableError`.
+
+        `created_at` says which of those that had its id, where that is known.
+        """
+        begun = _begun(entry, EntryState.COMPLETED, at=entry.begun_at)
+        row = replace(begun, created_at=created_at)
         await self._written(lambda: self._file.add([row]))
 
     async def _moved(self, entry: Entry, state: EntryState, reason: str | None) -> None:
