@@ -48,7 +48,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("store.base", "store.place", "store.schema_versions", "store.sqlite_sql", *VALUES),
     ),
     "store.postgres_sql": (),
-    "store.postgres_pool": ("store.postgres_sql", "store.schema_versions", *VALUES),
+    "store.postgres_pool": ("store.postgres_sql", "store.schema_versions", "tasks", *VALUES),
     "store.postgres": (
         *("store.base", "store.packing", "store.place", "store.postgres_changes"),
         *("store.postgres_pool", "store.postgres_sql", *VALUES),
