@@ -293,6 +293,7 @@ class Registry:
             image.clear()
             image.update(result)
             self._touch(image)
+        await reached(self.faults.hang_after_change)
         # Glance lets a member `add` another owner, and only afterwards answers 403.
         self._check_visible(image, call.caller)
         return Answer(body=json_bytes(image))
@@ -305,6 +306,7 @@ class Registry:
         self._deleted_ids.add(image["id"])
         self._data.pop(image["id"], None)
         self._memberships.forget(image["id"])
+        await reached(self.faults.hang_after_change)
         return Answer(204, content_type=_HTML)
 
     # Image data.

@@ -60,6 +60,7 @@ class Faults:
     fail_after_create: bool = False  # the image is made, the answer is 500
     hang_after_create: asyncio.Event | None = None  # the image is made, the answer waits
     drop_after_create: bool = False  # the image is made, the connection aborted
+    hang_after_change: asyncio.Event | None = None  # likewise, of an image changed or deleted
     before_create: Hook | None = None  # awaited before an image is made; may raise
     after_create: Hook | None = None  # awaited once it is made; may raise
     drop: bool = False  # every connection is aborted once its request was read

@@ -277,6 +277,7 @@ def _settlement(
             upstreams[registry.name],
             _DIALECTS[registry.dialect],
             logins[registry.name],
+            _shows_every_image(registry),
         )
         for registry in configuration.registries
     }
@@ -288,9 +289,18 @@ def _settlement(
             recorder.overlay,
             configuration.limits,
             metrics,
+            recorder.journals,
         ),
         abandon_after_s=configuration.journal.abandon_after_s,
     )
+
+
+def _shows_every_image(registry: config.Registry) -> bool:
+    """Tell whether the registry takes relproxy for somebody from whom it hides nothing."""
+    if registry.tenancy is Tenancy.RELPROXY or registry.upstream_identity == "headers":
+        return True
+    # What it shows to those without a token, if anything, are the public ones.
+    return registry.credentials is not None
 
 
 def _upstreams(

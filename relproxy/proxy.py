@@ -38,7 +38,7 @@ from relproxy.filters.source import Fronts, with_source
 from relproxy.filters.trust import TrustedSources
 from relproxy.filters.visibility import is_own, may_see
 from relproxy.identity.base import IdentityProvider, NoCaller
-from relproxy.inspection import Inspector
+from relproxy.inspection import Inspected, Inspector
 from relproxy.listing import Listing, ListTools
 from relproxy.messages import Headers, Request, RequestBody, Response, ResponseHead
 from relproxy.metrics import Metrics
@@ -181,17 +181,28 @@ class Proxy:
                 return await self._parts.tasks.finish(
                     self._parts.recording.owner_change(exchange, body), name="owner"
                 )
+        name = exchange.match.operation.name
+        found: Inspected | None = None
         if exchange.is_only_wall and not exchange.is_admin:
-            image = await self._own_or_visible(exchange)
-            if exchange.match.operation.name == "image-show":
-                return image
-        response = await self._forward(exchange, body)
-        if exchange.match.operation.name == "image-delete" and response.head.status == 204:
-            await self._parts.tasks.finish(self._parts.recording.bury(exchange), name="bury")
-        return response
+            found = await self._own_or_visible(exchange)
+            if name == "image-show":
+                return _shown(found)
+        if name == "image-delete":
+            return await self._delete(exchange, found)
+        return await self._forward(exchange, body)
 
-    async def _own_or_visible(self, exchange: Exchange) -> Response:
-        """Return the registry's answer for the image, if the caller may do this with it.
+    async def _delete(self, exchange: Exchange, found: Inspected | None) -> Response:
+        body = await whole_request(
+            exchange.request.body, max_bytes=self._parts.limits.max_request_body_bytes
+        )
+        created_at = found.facts.created_at if found else None
+        # Not cancelled with its client either: what the registry deletes is buried.
+        return await self._parts.tasks.finish(
+            self._parts.recording.deletion(exchange, body, created_at), name="delete"
+        )
+
+    async def _own_or_visible(self, exchange: Exchange) -> Inspected:
+        """Return what the registry says of the image, if the caller may do this with it.
 
         A foreign image and one that doesn't exist raise the same `NotFoundError`, after the same
         look-ups.
@@ -202,9 +213,7 @@ class Proxy:
         allowed = is_own if operation.access is Access.OWN else may_see
         if found is None or not allowed(exchange.viewer(), found.facts, found.ownership):
             raise NotFoundError(exchange.dialect.absent_image(image_id))
-        headers = private_headers(found.response.head.headers)
-        head = found.response.head
-        return Response(ResponseHead(head.status, head.reason, headers), found.response.body)
+        return found
 
     # -- pass, forward, reply
 
@@ -265,6 +274,13 @@ class Proxy:
         treatment = match.treatment.value if match else Treatment.REFUSE.value
         self._parts.metrics.requests.labels(route, treatment, str(status)).inc()
         self._parts.metrics.request_seconds.labels(route, treatment).observe(seconds)
+
+
+def _shown(found: Inspected) -> Response:
+    """Return the registry's own answer for an image, of which the caller alone may keep a copy."""
+    head = found.response.head
+    headers = private_headers(head.headers)
+    return Response(ResponseHead(head.status, head.reason, headers), found.response.body)
 
 
 def refusal_response(

@@ -24,7 +24,7 @@ from relproxy.filters.base import CreateBody
 from relproxy.filters.headers import resized_headers
 from relproxy.messages import Response, ResponseHead
 from relproxy.metrics import Metrics
-from relproxy.model import Capture, Intent
+from relproxy.model import Capture, ImageKey, Intent
 from relproxy.store.base import Delivery, Entry, EntryKind, Journal
 from relproxy.upstream import Upstream
 
@@ -102,16 +102,27 @@ class Recording:
             await self._doubt(entry, f"the registry answered {status}")
         return response
 
-    async def bury(self, exchange: Exchange) -> None:
-        """Record that the registry has deleted an image; the deletion itself is done."""
+    async def deletion(self, exchange: Exchange, body: bytes, created_at: str | None) -> Response:
+        """Forward a DELETE of an image, and record that the registry has deleted it.
+
+        `created_at` is the image's, where relproxy has seen it.
+        """
+        head, answer = await self._exchanged(exchange, body)
+        if head.status != HTTPStatus.NO_CONTENT:
+            return whole(head, answer)
         image_id = (exchange.match.operation.image_id or "").lower()
+        await self._bury(exchange.registry, ImageKey(image_id, created_at))
+        # As it was said: with no length, because there is no body.
+        return Response(head, answer)
+
+    async def _bury(self, registry: str, image: ImageKey) -> None:
         try:
-            await self.journal.bury(exchange.registry, image_id)
+            await self.journal.bury(registry, image)
         except JournalUnavailableError as failure:
             # Its record stays live: queries name an image that the registry no longer lists.
             _LOG.warning(
                 "record not buried",
-                extra={"registry": exchange.registry, "image_id": image_id},
+                extra={"registry": registry, "image_id": image.id},
                 exc_info=failure,
             )
 
@@ -143,13 +154,15 @@ class Recording:
             raise
 
     async def _sent(self, exchange: Exchange, body: bytes) -> Response:
+        return whole(*await self._exchanged(exchange, body))
+
+    async def _exchanged(self, exchange: Exchange, body: bytes) -> tuple[ResponseHead, bytes]:
         upstream = self.upstreams[exchange.registry]
         headers = resized_headers(exchange.outgoing, length=len(body))
         method, target = exchange.request.head.method, exchange.match.target
         response = await upstream.send(method, target, headers, body)
         failpoint("before-answer-read")
-        answer = await whole_response(response, max_bytes=self.limits.max_page_bytes)
-        return whole(response.head, answer)
+        return response.head, await whole_response(response, max_bytes=self.limits.max_page_bytes)
 
     async def _completed(self, exchange: Exchange, entry: Entry, response: Response) -> Response:
         head = response.head

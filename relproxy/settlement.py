@@ -2,14 +2,18 @@
 
     the registry shows the image, relproxy chose its id         -> completed
     it shows the image, the client chose its id                 -> completed if no live record holds
-                                                                   it and time and owner fit
-    no id is known                                              -> completed if exactly one image of
-                                                                   its name fits, and no other entry
-    it says 404, long after it can still be at work on it       -> abandoned
+                                                                   it, no other create can have made
+                                                                   it, and time and owner fit
+    no id is known                                              -> the same, if exactly one image of
+                                                                   its name fits
+    it hides no image from relproxy, and says 404 long after
+    it can still be at work on it                               -> abandoned
     anything else                                               -> asked again, ever more rarely
 
 What can't be settled so waits for a person (`relproxy journal settle`). Settling never steals: a
-live record's project is not changed by it.
+live record's project is not changed by it, and what another create may have made is not taken. So
+the registry is asked first, then this host's journals, then the store: what made an image was in a
+journal before the registry had it, and leaves that for the store.
 """
 
 from __future__ import annotations
@@ -18,13 +22,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from relproxy.bodies import whole_response
 from relproxy.config import Limits
-from relproxy.errors import JournalUnavailableError, RegistryGarbageError, RelproxyError
+from relproxy.errors import (
+    JournalUnavailableError,
+    RegistryGarbageError,
+    RegistryTimeoutError,
+    RelproxyError,
+)
 from relproxy.filters.base import Dialect
 from relproxy.filters.headers import identity_headers
 from relproxy.filters.visibility import ImageFacts
@@ -32,15 +41,21 @@ from relproxy.messages import Headers
 from relproxy.metrics import Metrics
 from relproxy.model import Caller, CreatedImage
 from relproxy.store.base import EntryKind, OwnerLookup
+from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_file import Row, WrongStateError
 from relproxy.store.relay import Relay
+from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream
 
 _LOG = logging.getLogger(__name__)
 
 _ROUND_S = 5.0
 _GATHERED_S = 0.1
+# For one whole answer, which is small. A client's request may take longer; this one is asked again.
+_ASKED_S = 30.0
+# Of one registry: as many as are read at once, and are gone through before new ones.
+_AT_ONCE = 500
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 300.0
 # The registry's clock is not ours, and it shows its times cut to the second.
@@ -82,11 +97,12 @@ class Anonymous:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How to ask one registry."""
+    """How to ask one registry, and whether it shows relproxy every image that it has."""
 
     upstream: Upstream
     dialect: Dialect
     credentials: Credentials
+    shows_every_image: bool = False
 
 
 class Unsettled(Exception):  # noqa: N818 - not an error, but what is so
@@ -103,6 +119,41 @@ class SettlementParts:
     owners: OwnerLookup
     limits: Limits
     metrics: Metrics
+    journals: HostJournals
+
+
+@dataclass(slots=True)
+class _Walk:
+    """The way through one registry's entries, some at a time and over and over.
+
+    `reached` is the entry behind which it goes on, None stands for the beginning; `task` is the
+    last that went on.
+    """
+
+    reached: str | None = None
+    task: asyncio.Task[None] | None = None
+    # Entry id -> how often it was asked for, and when it is next (seconds, monotonic).
+    _asked: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def is_over(self) -> bool:
+        """Tell whether nobody goes on; raises what nobody foresaw if that ended the last."""
+        if self.task is not None and self.task.done():
+            self.task.result()
+        return self.task is None or self.task.done()
+
+    def is_due(self, entry_id: str) -> bool:
+        """Tell whether it is time to ask for an entry."""
+        return time.monotonic() >= self._asked.get(entry_id, (0, 0.0))[1]
+
+    def put_off(self, entry_id: str) -> None:
+        """Say that an entry is being asked for: the next time is later each time."""
+        asked, _ = self._asked.get(entry_id, (0, 0.0))
+        pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(asked, 10))
+        self._asked[entry_id] = (asked + 1, time.monotonic() + pause_s)
+
+    def forget(self, entry_id: str) -> None:
+        """Say that an entry is settled."""
+        self._asked.pop(entry_id, None)
 
 
 class Settlement:
@@ -115,41 +166,71 @@ class Settlement:
         self._owners = parts.owners
         self._limits = parts.limits
         self._metrics = parts.metrics
+        self._journals = parts.journals
         self._abandon_after = timedelta(seconds=abandon_after_s)
-        # Entry id -> how often it was asked for, and when it is next (seconds, monotonic).
-        self._asked: dict[str, tuple[int, float]] = {}
+        # Registry -> how far its entries have been gone through.
+        self._walks: dict[str, _Walk] = {}
+        self._tasks = TaskSet()
 
     async def run(self) -> None:
         """Settle until cancelled."""
-        while True:
-            try:
-                await self.settle()
-            except JournalUnavailableError as failure:
-                _LOG.warning("entries in doubt not read", exc_info=failure)
-            pause_s = _FIRST_PAUSE_S if self._asked else _ROUND_S
-            await self._journal.has_doubts(within_s=pause_s)
-            # Where there is one there are soon others, and they share the look at the journal.
-            await asyncio.sleep(_GATHERED_S)
+        try:
+            while True:
+                try:
+                    await self._look()
+                except JournalUnavailableError as failure:
+                    _LOG.warning("entries in doubt not read", exc_info=failure)
+                pause_s = _FIRST_PAUSE_S if self._walks else _ROUND_S
+                await self._journal.has_doubts(within_s=pause_s)
+                # Where there is one there are soon others, and they share the look at the journal.
+                await asyncio.sleep(_GATHERED_S)
+        finally:
+            await self._tasks.cancel()
 
     async def settle(self) -> None:
-        """Ask for each entry whose time has come, once."""
-        rows = await self._journal.in_doubt()
-        self._metrics.journal_in_doubt.set(len(rows))
-        self._asked = {row.id: self._asked.get(row.id, (0, 0.0)) for row in rows}
-        for row in rows:
-            asked, due = self._asked[row.id]
-            if time.monotonic() < due:
-                continue
-            pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(asked, 10))
-            self._asked[row.id] = (asked + 1, time.monotonic() + pause)
-            try:
-                await self._settled(row, rows)
-            except WrongStateError:
-                # Somebody else has settled it meanwhile, by hand.
-                _LOG.info("entry settled elsewhere", extra={"entry": row.id})
-            except (Unsettled, RelproxyError) as failure:
-                why = failure.sentence if isinstance(failure, RelproxyError) else str(failure)
-                await self._unsettled(row, why)
+        """Ask every registry for those of its next entries whose time has come."""
+        await asyncio.gather(*await self._look())
+
+    async def _look(self) -> list[asyncio.Task[None]]:
+        """Go on with each registry in a task of its own: a silent one holds up no other."""
+        counts = await self._journal.doubts()
+        self._metrics.journal_in_doubt.set(sum(counts.values()))
+        for registry in counts:
+            walk = self._walks.setdefault(registry, _Walk())
+            if walk.is_over():
+                walk.task = self._tasks.start(self._go_on(registry, walk), name=f"ask {registry}")
+        over = [r for r, walk in self._walks.items() if r not in counts and walk.is_over()]
+        for registry in over:
+            del self._walks[registry]
+        return [walk.task for walk in self._walks.values() if walk.task is not None]
+
+    async def _go_on(self, registry: str, walk: _Walk) -> None:
+        try:
+            rows = await self._journal.in_doubt(registry, behind=walk.reached, at_most=_AT_ONCE)
+            # Those that wait for a person are come back to, and nobody waits behind them.
+            walk.reached = rows[-1].id if len(rows) == _AT_ONCE else None
+            for row in rows:
+                if walk.is_due(row.id):
+                    walk.put_off(row.id)
+                    await self._try(row, walk)
+        except JournalUnavailableError as failure:
+            _LOG.warning("entries in doubt not read", exc_info=failure)
+
+    async def _try(self, row: Row, walk: _Walk) -> None:
+        try:
+            await self._settled(row)
+        except WrongStateError:
+            # Somebody else has settled it meanwhile, by hand.
+            _LOG.info("entry settled elsewhere", extra={"entry": row.id})
+        except (Unsettled, RelproxyError) as failure:
+            why = failure.sentence if isinstance(failure, RelproxyError) else str(failure)
+            await self._unsettled(row, why)
+            return
+        except Exception as failure:  # noqa: BLE001 - the others are settled all the same
+            _LOG.error("entry not settled", extra={"entry": row.id}, exc_info=failure)
+            await self._unsettled(row, "relproxy failed to settle it; its log says why.")
+            return
+        walk.forget(row.id)
 
     async def _unsettled(self, row: Row, why: str) -> None:
         if why == row.reason:
@@ -157,27 +238,30 @@ class Settlement:
         _LOG.warning("entry stays in doubt", extra={"entry": row.id, "reason": why})
         await self._journal.explain(row.entry, why)
 
-    async def _settled(self, row: Row, others: list[Row]) -> None:
+    async def _settled(self, row: Row) -> None:
         asked = self._registries.get(row.registry)
         if asked is None:
             raise Unsettled(f"The configuration has no registry '{row.registry}' any more.")
+        # Before it is asked: whatever happens to the image meanwhile is later than its answer.
+        at = datetime.now(UTC)
         if row.image_id is None:
-            image = await self._found(asked, row, others)
+            image = await self._found(asked, row)
         else:
             shown = await self._shown(asked, row.image_id)
             if shown is None:
-                await self._absent(row)
+                await self._absent(asked, row)
                 return
             image = shown
-        await self._complete(row, image)
+        await self._complete(row, image, at)
 
-    async def _complete(self, row: Row, image: CreatedImage) -> None:
+    async def _complete(self, row: Row, image: CreatedImage, at: datetime) -> None:
         if row.kind is EntryKind.OWNER and image.owner is None:
             await self._ended(row, "abandoned", "the registry names no owner")
             return
         if row.kind is EntryKind.CREATE and not row.is_assigned:
+            await self._check_only(row, image)
             await self._check_fits(row, image)
-        await self._journal.complete(row.entry, image)
+        await self._journal.complete(row.entry, image, at=at)
         self._relay.wake()
         await self._ended(row, "completed", None)
 
@@ -187,10 +271,23 @@ class Settlement:
         self._metrics.journal_settled.labels(row.registry, result).inc()
         _LOG.info("entry settled", extra={"entry": row.id, "result": result, "reason": reason})
 
-    async def _absent(self, row: Row) -> None:
+    async def _absent(self, asked: Asked, row: Row) -> None:
+        _check_shown(asked)
         if datetime.now(UTC) - row.begun_at < self._abandon_after:
             raise Unsettled("The registry has no such image yet, and may still be at work on it.")
         await self._ended(row, "abandoned", "the registry has no such image")
+
+    async def _check_only(self, row: Row, image: CreatedImage) -> None:
+        """Raise `Unsettled` if another create may have made the image, in any worker's journal."""
+        # A create that named an id made no other image: its name says nothing.
+        name = row.image_name if row.image_id is None else None
+        creates = await self._journals.open_creates(row.registry, image.id.lower(), name)
+        # One that is being adopted stands in two files.
+        others = [create.id for create in creates if create.id != row.id]
+        if others:
+            raise Unsettled(
+                f"Another create may have made the image, and has not ended: entry {others[0]}."
+            )
 
     async def _check_fits(self, row: Row, image: CreatedImage) -> None:
         """Raise `Unsettled` if the image may be somebody else's: relproxy did not choose its id."""
@@ -221,16 +318,11 @@ class Settlement:
             raise Unsettled(f"The registry answers {status} when asked for the image.")
         return _created(asked.dialect.image_facts(body))
 
-    async def _found(self, asked: Asked, row: Row, others: list[Row]) -> CreatedImage:
+    async def _found(self, asked: Asked, row: Row) -> CreatedImage:
         """Return the one image that the create can have made, by what it said."""
         if row.image_name is None:
             raise Unsettled("The create named neither an id nor a name: nothing to look for.")
-        twins = (
-            r.id != row.id and (r.registry, r.image_name) == (row.registry, row.image_name)
-            for r in others
-        )
-        if any(twins):
-            raise Unsettled("Several creates in doubt have this name: a person has to tell them.")
+        _check_shown(asked)
         target = asked.dialect.named_images_target(row.image_name)
         status, body = await self._answer(asked, target)
         if status != 200:
@@ -254,12 +346,24 @@ class Settlement:
 
     async def _answer(self, asked: Asked, target: str) -> tuple[int, bytes]:
         own = await asked.credentials.headers()
-        fields = (("Accept", "application/json"), *own)
-        response = await asked.upstream.send("GET", target, Headers().with_added(*fields))
-        body = await whole_response(response, max_bytes=self._limits.max_page_bytes)
-        if response.head.status == 401:
-            asked.credentials.forget(own)
-        return response.head.status, body
+        try:
+            async with asyncio.timeout(_ASKED_S):
+                fields = (("Accept", "application/json"), *own)
+                response = await asked.upstream.send("GET", target, Headers().with_added(*fields))
+                body = await whole_response(response, max_bytes=self._limits.max_page_bytes)
+                if response.head.status == 401:
+                    asked.credentials.forget(own)
+                return response.head.status, body
+        except TimeoutError as failure:
+            raise RegistryTimeoutError("The registry did not answer in time.") from failure
+
+
+def _check_shown(asked: Asked) -> None:
+    """Raise `Unsettled` where it proves nothing that the registry doesn't show an image."""
+    if not asked.shows_every_image:
+        raise Unsettled(
+            "The registry shows no such image to a stranger: give relproxy credentials for it."
+        )
 
 
 def _created(facts: ImageFacts) -> CreatedImage:

@@ -48,7 +48,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("store.base", "store.place", "store.schema_versions", "store.sqlite_sql", *VALUES),
     ),
     "store.postgres_sql": (),
-    "store.postgres_pool": ("store.postgres_sql", "store.schema_versions", *VALUES),
+    "store.postgres_pool": ("store.postgres_sql", "store.schema_versions", "tasks", *VALUES),
     "store.postgres": (
         *("store.base", "store.packing", "store.place", "store.postgres_changes"),
         *("store.postgres_pool", "store.postgres_sql", *VALUES),
@@ -102,8 +102,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("upstream", *VALUES),
     ),
     "settlement": (
-        *("bodies", "config", "filters", "metrics", "store.base", "store.journal"),
-        *("store.journal_file", "store.relay", "upstream", *VALUES),
+        *("bodies", "config", "filters", "metrics", "store.base", "store.host_journals"),
+        *("store.journal", "store.journal_file", "store.relay", "tasks", "upstream", *VALUES),
     ),
     "proxy": (
         *("bodies", "config", "exchange", "filters", "identity.base", "inspection", "listing"),

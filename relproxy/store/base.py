@@ -244,6 +244,9 @@ class Journal(Protocol):
         """Leave an intent to be settled: the registry may have done it. Raises nothing."""
         ...
 
-    async def bury(self, registry: str, image_id: str) -> Delivery:
-        """Make durable that an image is gone. Raises `JournalUnavailableError`."""
+    async def bury(self, registry: str, image: ImageKey) -> Delivery:
+        """Make durable that an image is gone, whichever had this id where that isn't known.
+
+        Raises `JournalUnavailableError`.
+        """
         ...

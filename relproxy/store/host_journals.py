@@ -1,6 +1,7 @@
 """Reading the journals of every worker of this host, from their files, beside those who write them.
 
-Only what is open is ever read: completed entries that the store may lack, and entries in doubt.
+Only what is open is ever read: creates under way, completed entries that the store may lack, and
+entries in doubt.
 """
 
 from __future__ import annotations
@@ -23,6 +24,16 @@ _BUSY_TIMEOUT_S = 1.0
 
 _PENDING = f"state = '{EntryState.COMPLETED}'"
 _CHANGES = f"{_PENDING} AND kind <> '{EntryKind.CREATE}'"
+_CREATE = f"kind = '{EntryKind.CREATE}' AND registry = ?"
+# For each state its own, because the indexes are partial. What is completed has its image's id.
+_OPEN_CREATES = (
+    *(
+        f"state = '{state}' AND {_CREATE} "
+        "AND (image_id = ? OR (image_id IS NULL AND image_name = ?))"
+        for state in (EntryState.BEGUN, EntryState.IN_DOUBT)
+    ),
+    f"{_PENDING} AND {_CREATE} AND image_id = ?",
+)
 
 
 class HostJournals:
@@ -65,6 +76,16 @@ class HostJournals:
     async def in_doubt(self) -> list[Row]:
         """Return the entries in doubt, oldest first."""
         return await self._run((f"state = '{EntryState.IN_DOUBT}'",), ())
+
+    async def open_creates(self, registry: str, image_id: str, image_name: str | None) -> list[Row]:
+        """Return the creates that may have made an image, and that the store may not know of.
+
+        Those of its id, under way or not; where a name is given, those too of that name whose image
+        isn't known yet. Oldest first.
+        """
+        open_ones = (registry, image_id, image_name)
+        rows = await self._run(_OPEN_CREATES, (*open_ones, *open_ones, registry, image_id))
+        return sorted(rows, key=lambda row: row.begun_at)
 
     async def _pending(self, conditions: Sequence[str], value: str) -> list[Row]:
         return _in_order(await self._run(conditions, (value,)))

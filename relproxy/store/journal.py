@@ -31,6 +31,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -102,20 +103,23 @@ class LocalJournal:
         failpoint("after-begin")
         return entry
 
-    async def complete(self, entry: Entry, image: CreatedImage) -> None:
+    async def complete(
+        self, entry: Entry, image: CreatedImage, *, at: datetime | None = None
+    ) -> None:
         """Make durable what the registry made; an entry in doubt may be completed too.
 
-        Raises `JournalUnavailableError`, `WrongStateError` if the entry has ended otherwise, and
-        `RecordNotKeptError` if nobody is known to own the image.
+        `at` is when the registry was asked; None stands for now. Raises `JournalUnavailableError`,
+        `WrongStateError` if the entry has ended otherwise, and `RecordNotKeptError` if nobody is
+        known to own the image.
         """
         project = image.owner or entry.intent.caller_project
         if project is None:
             raise RecordNotKeptError(f"Nobody is known to own image {image.id}: it isn't recorded.")
         failpoint("before-complete")
-        at = datetime.now(UTC)
+        moment = at or datetime.now(UTC)
         await self._written(
             lambda: self._file.complete(
-                entry.id, before(EntryState.COMPLETED)[:2], image, project=project, at=at
+                entry.id, before(EntryState.COMPLETED)[:2], image, project=project, at=moment
             )
         )
         self._under_way.discard(entry.id)
@@ -134,9 +138,13 @@ class LocalJournal:
         await self._moved(entry, EntryState.IN_DOUBT, reason)
         self._doubted.set()
 
-    async def bury(self, entry: Entry) -> None:
-        """Make durable that an image is gone; raises `JournalUnavailableError`."""
-        row = _begun(entry, EntryState.COMPLETED, at=entry.begun_at)
+    async def bury(self, entry: Entry, created_at: str | None = None) -> None:
+        """Make durable that an image is gone; raises `JournalUnavailableError`.
+
+        `created_at` says which of those that had its id, where that is known.
+        """
+        begun = _begun(entry, EntryState.COMPLETED, at=entry.begun_at)
+        row = replace(begun, created_at=created_at)
         await self._written(lambda: self._file.add([row]))
 
     async def _moved(self, entry: Entry, state: EntryState, reason: str | None) -> None:
@@ -182,13 +190,22 @@ class LocalJournal:
 
     # -- the settlement's
 
-    async def in_doubt(self) -> list[Row]:
-        """Return the entries to be settled; those that nobody is at work on any more become so."""
+    async def doubts(self) -> Mapping[str, int]:
+        """Return how many entries of each registry are to be settled.
+
+        Those that nobody is at work on any more become so.
+        """
         begun = await self._read(lambda: self._file.in_state(EntryState.BEGUN, at_most=_BATCH))
         left = [row for row in begun if row.id not in self._under_way]
         for row in left:
             await self.doubt(row.entry, "relproxy ended, or lost its disk, before the answer came")
-        return await self._read(lambda: self._file.in_state(EntryState.IN_DOUBT, at_most=_BATCH))
+        return await self._read(self._file.doubts)
+
+    async def in_doubt(
+        self, registry: str, *, behind: str | None = None, at_most: int = _BATCH
+    ) -> list[Row]:
+        """Return the oldest entries of one registry to be settled, after the entry `behind`."""
+        return await self._read(lambda: self._file.in_doubt(registry, behind, at_most=at_most))
 
     async def has_doubts(self, *, within_s: float) -> None:
         """Wait until an entry has become doubtful since the last call, or for so long."""

@@ -240,6 +240,19 @@ class JournalFile:
         # Not a parameter: SQLite would not see which partial index serves.
         return self._rows(f"WHERE state = '{state.value}' ORDER BY sequence LIMIT ?", (at_most,))
 
+    def in_doubt(self, registry: str, behind: str | None, *, at_most: int) -> list[Row]:
+        """Return the oldest entries in doubt of one registry that come after the entry `behind`."""
+        return self._rows(
+            "WHERE state = 'in_doubt' AND registry = ? AND sequence > "
+            "COALESCE((SELECT sequence FROM entry WHERE id = ?), 0) ORDER BY sequence LIMIT ?",
+            (registry, behind, at_most),
+        )
+
+    def doubts(self) -> dict[str, int]:
+        """Return how many entries of each registry are in doubt."""
+        counted = "SELECT registry, COUNT(*) FROM entry WHERE state = 'in_doubt' GROUP BY registry"
+        return dict(self._connection.execute(counted).fetchall())
+
     def find(self, entry_id: str) -> Row | None:
         """Return one entry."""
         return next(iter(self._rows("WHERE id = ?", (entry_id,))), None)

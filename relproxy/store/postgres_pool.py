@@ -18,6 +18,7 @@ import asyncpg
 from relproxy.errors import StoreRefusedError, StoreUnavailableError
 from relproxy.store.postgres_sql import IDENTITY, VERSION
 from relproxy.store.schema_versions import schema_versions
+from relproxy.tasks import Shared
 
 _CLOSE_S = 1.0
 # Wrong password, no such database or role, no right to connect: SQLSTATE classes 28, 3D, 42501.
@@ -52,7 +53,8 @@ class PostgresPool:
     def __init__(self, settings: PostgresSettings) -> None:
         self._settings = settings
         self._pool: asyncpg.Pool | None = None
-        self._opening = asyncio.Lock()
+        # One attempt for all who wait: else each would make its own, one after the other.
+        self._opening: Shared[None, asyncpg.Pool] = Shared()
         self._is_closed = True
         self.names_itself = True
 
@@ -64,6 +66,7 @@ class PostgresPool:
     async def close(self) -> None:
         """Close every connection, at once where one doesn't end by itself."""
         self._is_closed = True
+        await self._opening.cancel()
         pool, self._pool = self._pool, None
         if pool is not None:
             try:
@@ -73,13 +76,16 @@ class PostgresPool:
                 pool.terminate()
 
     async def _opened(self) -> asyncpg.Pool:
-        async with self._opening:
-            if self._is_closed:
-                raise StoreUnavailableError("The store is not open.")
-            if self._pool is None:
-                with _translated():
-                    self._pool = await self._connected()
+        if self._is_closed:
+            raise StoreUnavailableError("The store is not open.")
+        if self._pool is not None:
             return self._pool
+        return await self._opening.once(None, self._open, name="connect to PostgreSQL")
+
+    async def _open(self) -> asyncpg.Pool:
+        with _translated():
+            self._pool = await self._connected()
+        return self._pool
 
     async def _connected(self) -> asyncpg.Pool:
         settings = self._settings

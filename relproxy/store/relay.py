@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from relproxy.errors import JournalUnavailableError, RelproxyError, StoreUnavailableError
 from relproxy.failpoints import failpoint
 from relproxy.metrics import Metrics
-from relproxy.model import CreatedImage, Intent
+from relproxy.model import CreatedImage, ImageKey, Intent
 from relproxy.store.base import Delivery, Entry, EntryKind, Store
 from relproxy.store.journal import LocalJournal, new_entry
 from relproxy.store.journal_file import Row
@@ -253,9 +253,9 @@ class RelayedJournal:
         """Leave an intent to be settled."""
         await self._journal.doubt(entry, reason)
 
-    async def bury(self, registry: str, image_id: str) -> Delivery:
+    async def bury(self, registry: str, image: ImageKey) -> Delivery:
         """Make a deletion durable, then wait a little for the store."""
-        entry = new_entry(EntryKind.BURIAL, Intent(registry, None, None, image_id))
+        entry = new_entry(EntryKind.BURIAL, Intent(registry, None, None, image.id))
         with self._relay.expected(entry.id) as delivered:
-            await self._journal.bury(entry)
+            await self._journal.bury(entry, image.created_at)
             return await self._relay.confirmed(delivered)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import asyncpg
@@ -93,6 +94,88 @@ async def test_a_server_that_is_away_is_tried_again(
     await store.close()
     moved.remove()
     assert postgres.dsn() != moved.dsn()
+
+
+@dataclass
+class Silent:
+    """A server that takes connections and says nothing."""
+
+    port: int = 0
+    taken: int = 0
+    left: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.taken += 1
+        self.changed.set()
+        with suppress(ConnectionError):
+            while await reader.read(1024):
+                pass
+        writer.close()
+        self.left += 1
+        self.changed.set()
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not is_so():
+                self.changed.clear()
+                await self.changed.wait()
+
+    def store(self, *, connect_s: float) -> PostgresStore:
+        dsn = f"postgresql://relproxy@127.0.0.1:{self.port}/relproxy?sslmode=disable"
+        return PostgresStore(PostgresSettings(dsn, connect_s=connect_s))
+
+
+@pytest.fixture
+async def silent() -> AsyncIterator[Silent]:
+    server = Silent()
+    listening = await asyncio.start_server(server.take, "127.0.0.1", 0)
+    server.port = listening.sockets[0].getsockname()[1]
+    yield server
+    listening.close()
+    await listening.wait_closed()
+
+
+async def test_all_who_wait_for_a_silent_server_share_one_attempt(silent: Silent) -> None:
+    """Else each would wait for the attempts of all before it, and then for its own."""
+    store = silent.store(connect_s=0.5)
+    with pytest.raises(StoreUnavailableError):
+        await store.open()
+    asked = (store.owners("glance", ["a"]) for _ in range(20))
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {StoreUnavailableError}
+    assert silent.taken == 2
+    await store.close()
+
+
+async def test_who_asked_first_may_leave_without_the_others_losing_the_attempt(
+    silent: Silent,
+) -> None:
+    store = silent.store(connect_s=1)
+    first = asyncio.create_task(store.open())
+    await silent.until(lambda: silent.taken == 1)
+    second = asyncio.create_task(store.check())
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    with pytest.raises(StoreUnavailableError):
+        await second
+    assert silent.taken == 1
+    await store.close()
+
+
+async def test_a_store_that_is_closed_while_it_connects_leaves_no_connection(
+    silent: Silent,
+) -> None:
+    store = silent.store(connect_s=600)
+    opening = asyncio.create_task(store.open())
+    await silent.until(lambda: silent.taken == 1)
+    await store.close()
+    await silent.until(lambda: silent.left == 1)
+    await asyncio.gather(opening, return_exceptions=True)
+    with pytest.raises(StoreUnavailableError):
+        await store.check()
 
 
 async def test_the_one_of_several_hosts_that_takes_writes_is_used(

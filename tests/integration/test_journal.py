@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.stand_in import StandIn
-from tests.integration.conftest import Client, Serve, eventually, registry
+from relproxy.store.base import EntryKind
+from relproxy.store.journal_file import JournalFile
+from tests.integration.conftest import Client, Serve, Wall, eventually, registry
 
 TUPLE = {"X-Nova-Instance-ID": "123"}
 PATCH = "application/openstack-images-v2.1-json-patch"
@@ -76,6 +81,34 @@ async def test_a_create_that_made_nothing_stays_in_doubt_until_its_time_is_over(
     nothing: list[dict[str, Any]] = []
     await eventually(again.in_doubt, nothing)
     assert await recorded(again) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "reasons"),
+    [
+        pytest.param({"tenancy": "relproxy"}, [], id="treats everybody as its admin"),
+        pytest.param({"tenancy": "registry"}, [], id="believes its front"),
+        pytest.param(
+            {"tenancy": "registry", "upstream_identity": "token", "allows_anonymous": True},
+            ["The registry shows no such image to a stranger: give relproxy credentials for it."],
+            id="takes relproxy for a stranger",
+        ),
+    ],
+)
+async def test_only_a_registry_that_hides_nothing_from_relproxy_proves_that_there_is_no_image(
+    serve: Serve, noauth: StandIn, tmp_path: Path, settings: dict[str, Any], reasons: list[str]
+) -> None:
+    journal = {"directory": tmp_path / "j", "allow_volatile": True, "abandon_after_s": 0.001}
+    client = await serve(registries=[registry(noauth.url, **settings)], journal=journal)
+    noauth.faults.status = (500, b"no")
+    await client.create("a", "alice", headers=TUPLE)
+    # As Glance answers a stranger who asks for a private image.
+    noauth.faults.status = (404, b"no such image")
+
+    async def found() -> list[str]:
+        return [entry["reason"] for entry in await client.in_doubt()]
+
+    await eventually(found, reasons)
 
 
 async def test_a_conflict_on_an_assigned_id_is_in_doubt_and_one_on_a_chosen_id_is_not(
@@ -212,10 +245,15 @@ class full:  # noqa: N801 - it reads as what it does
         database.close()
 
 
+def giving_to(project: str) -> dict[str, Any]:
+    """Return what a PATCH is called with that makes a project the owner."""
+    change = json.dumps([{"op": "replace", "path": "/owner", "value": project}])
+    return {"data": change, "headers": {"Content-Type": PATCH}}
+
+
 async def test_an_admins_change_of_the_owner_moves_the_record(only_wall: Client) -> None:
     image_id = (await only_wall.create("a", "alice", headers=TUPLE)).json()["id"]
-    change = json.dumps([{"op": "replace", "path": "/owner", "value": "bob"}])
-    options: dict[str, Any] = {"data": change, "headers": {"Content-Type": PATCH}}
+    options = giving_to("bob")
     refused = await only_wall.call("PATCH", f"/v2/images/{image_id}", project="alice", **options)
     assert refused.status == 403
     changed = await only_wall.call(
@@ -238,8 +276,7 @@ async def test_a_refused_change_of_the_owner_is_settled_by_asking_the_registry(
         "PATCH",
         f"/v2/images/{image_id}",
         project="alice",
-        data=json.dumps([{"op": "replace", "path": "/owner", "value": "bob"}]),
-        headers={"Content-Type": PATCH},
+        **giving_to("bob"),
     )
     trusting.faults.status = None
     trusting.images[image_id]["owner"] = "bob"
@@ -260,3 +297,83 @@ async def test_a_deleted_image_is_buried_though_the_store_comes_late(
     assert deleted.status == 204
     (relation,) = await second_wall.relations(f"image_id={image_id}")
     assert relation["deleted_at"] is not None
+
+
+@asynccontextmanager
+async def left_during(client: Client, glance: StandIn, **call: Any) -> AsyncIterator[None]:
+    """Let a client leave once its change is made; the registry answers when the block is over."""
+    glance.faults.hang_after_change = asyncio.Event()
+    calling = asyncio.create_task(client.call(**call))
+    yield
+    calling.cancel()
+    await asyncio.gather(calling, return_exceptions=True)
+    await eventually(lambda: client.metric("relproxy_requests_in_progress"), 0.0)
+    glance.faults.hang_after_change.set()
+
+
+async def test_a_deleted_image_is_buried_though_its_client_has_gone(wall: Wall) -> None:
+    created = (await wall.client.create("a", "alice", headers=TUPLE)).json()
+    target = f"/v2/images/{created['id']}"
+
+    async def is_made() -> bool:
+        return created["id"] in wall.glance.images
+
+    call = {"method": "DELETE", "target": target, "project": "alice"}
+    async with left_during(wall.client, wall.glance, **call):
+        await eventually(is_made, expected=False)
+
+    async def is_live() -> bool:
+        (relation,) = await wall.client.relations(f"image_id={created['id']}")
+        return relation["deleted_at"] is None
+
+    await eventually(is_live, expected=False)
+    # Which of those that had this id, if relproxy has looked at it before.
+    file = JournalFile(wall.client.journal / "worker-0.db")
+    (burial,) = (row for row in file.everything() if row.kind is EntryKind.BURIAL)
+    file.close()
+    expected = created["created_at"] if wall.name == "only_wall" else None
+    assert burial.created_at == expected
+
+
+async def test_an_owner_is_changed_in_the_record_though_the_client_has_gone(
+    only_wall: Client, noauth: StandIn
+) -> None:
+    image_id = (await only_wall.create("a", "alice", headers=TUPLE)).json()["id"]
+    target = f"/v2/images/{image_id}"
+
+    async def owner() -> str:
+        found: str = noauth.images[image_id]["owner"]
+        return found
+
+    call = {"method": "PATCH", "target": target, "project": "ops", "roles": "admin"}
+    async with left_during(only_wall, noauth, **call, **giving_to("bob")):
+        await eventually(owner, "bob")
+
+    async def project() -> str:
+        (relation,) = await only_wall.relations(f"image_id={image_id}")
+        found: str = relation["project"]
+        return found
+
+    await eventually(project, "bob")
+    # By the answer itself, and not because it was asked for afterwards.
+    assert (
+        await only_wall.metric('relproxy_records_total{registry="glance",result="in_doubt"}') == 0
+    )
+
+
+async def test_what_a_registry_says_to_a_deletion_arrives_as_it_was_said(wall: Wall) -> None:
+    image_id = (await wall.client.create("a", "alice", headers=TUPLE)).json()["id"]
+    wall.glance.images[image_id]["protected"] = True
+    target = f"/v2/images/{image_id}"
+    # What a body is to it, Glance says itself.
+    asked: list[dict[str, Any]] = [{}, {"data": b"some"}, {"data": b""}]
+    for options in asked:
+        answer = await wall.client.call("DELETE", target, project="alice", **options)
+        sent = wall.glance.requests[-1]
+        assert (sent.method, sent.body) == ("DELETE", options.get("data", b""))
+        assert answer.status == (400 if sent.body else 403)
+        assert b"</html>" in answer.body
+    wall.glance.images[image_id]["protected"] = False
+    answer = await wall.client.call("DELETE", target, project="alice")
+    assert (answer.status, answer.body) == (204, b"")
+    assert "Content-Length" not in answer.headers

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +15,11 @@ from lab.stand_in import StandIn
 from relproxy.config import Limits, Timeouts
 from relproxy.endpoints import Endpoints
 from relproxy.filters.glance_v2 import GlanceV2
+from relproxy.messages import Headers, RequestBody, Response
 from relproxy.metrics import Metrics
-from relproxy.model import Intent
+from relproxy.model import CreatedImage, ImageRecord, Intent, Ownership
 from relproxy.settlement import Asked, Settlement, SettlementParts, front_credentials
-from relproxy.store.base import Entry, EntryState
+from relproxy.store.base import Entry, EntryKind, EntryState
 from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_file import JournalFile, Row
@@ -24,6 +27,8 @@ from relproxy.store.overlay import Overlay
 from relproxy.store.relay import Relay, Terms
 from relproxy.store.sqlite import SqliteStore
 from relproxy.upstream import Upstream, open_session
+from tests.entries import CREATED_AT, doubtful
+from tests.integration.conftest import eventually
 
 FRONT = front_credentials(frozenset({"admin"}))
 
@@ -47,11 +52,30 @@ class Login:
         """Nothing is under way."""
 
 
+class Interrupted(Upstream):
+    """A way to the registry on which something happens once its next answer has left it."""
+
+    meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def send(
+        self, method: str, target: str, headers: Headers, body: RequestBody | bytes | None = None
+    ) -> Response:
+        response = await super().send(method, target, headers, body)
+        happening, self.meanwhile = self.meanwhile, None
+        if happening is not None:
+            await happening()
+        return response
+
+
 @dataclass
 class Setting:
     journal: LocalJournal
     file: JournalFile
     login: Login
+    parts: SettlementParts
+    upstream: Interrupted
+    store: SqliteStore
+    relay: Relay
     settlement: Settlement
 
     async def doubtful(self, image_id: str) -> Entry:
@@ -60,10 +84,34 @@ class Setting:
         await self.journal.doubt(entry, "cut off")
         return entry
 
-    def row(self, entry: Entry) -> Row:
+    def row(self, entry: Entry | Row) -> Row:
         found = self.file.find(entry.id)
         assert found is not None
         return found
+
+    def add(self, *rows: Row) -> None:
+        assert self.file.together([lambda: self.file.add(rows)]) == [None]
+
+    def add_beside(self, *rows: Row) -> None:
+        """Write entries into another worker's journal."""
+        other = JournalFile(self.file.path.with_name("worker-1.db"))
+        assert other.together([lambda: other.add(rows)]) == [None]
+        other.close()
+
+    async def state(self, entry: Entry | Row) -> EntryState:
+        return self.row(entry).state
+
+    def end(self, entry: Entry | Row) -> tuple[EntryState, str | None]:
+        row = self.row(entry)
+        return row.state, row.reason
+
+    def gauge(self) -> float | None:
+        return self.parts.metrics.shown().get_sample_value("relproxy_journal_in_doubt")
+
+    async def owner(self, image_id: str) -> str:
+        """Return whose an image is, by record, once all is delivered."""
+        await self.relay.flush()
+        return (await self.store.owners("glance", (image_id,)))[image_id].project
 
 
 @pytest.fixture
@@ -77,16 +125,19 @@ async def setting(tmp_path: Path, trusting: StandIn) -> AsyncIterator[Setting]:
     journals = HostJournals(directory)
     file = JournalFile(directory / "worker-0.db")
     async with open_session(Timeouts()) as session:
-        upstream = Upstream("glance", Endpoints((trusting.url,)), session, metrics)
+        upstream = Interrupted("glance", Endpoints((trusting.url,)), session, metrics)
+        relay = Relay(journal, store, metrics, Terms(1, 60, 1))
         parts = SettlementParts(
             journal,
-            Relay(journal, store, metrics, Terms(1, 60, 1)),
-            {"glance": Asked(upstream, GlanceV2(), login)},
+            relay,
+            {"glance": Asked(upstream, GlanceV2(), login, shows_every_image=True)},
             Overlay(journals, store),
             Limits(),
             metrics,
+            journals,
         )
-        yield Setting(journal, file, login, Settlement(parts, abandon_after_s=60))
+        settlement = Settlement(parts, abandon_after_s=60)
+        yield Setting(journal, file, login, parts, upstream, store, relay, settlement)
     await journal.close()
     await journals.close()
     await store.close()
@@ -100,8 +151,7 @@ async def test_credentials_that_the_registry_refuses_are_not_used_again(
     trusting.faults.status = (401, b"expired")
     await setting.settlement.settle()
     assert setting.login.forgotten == 1
-    row = setting.row(entry)
-    assert (row.state, row.reason) == (
+    assert setting.end(entry) == (
         EntryState.IN_DOUBT,
         "The registry answers 401 when asked for the image.",
     )
@@ -142,8 +192,316 @@ async def test_a_disk_that_fails_ends_a_round_and_not_the_settlement(
         patch.setattr(JournalFile, "complete", refuse)
         await asyncio.wait_for(failed.wait(), 30)
         await asyncio.sleep(0)
-    async with asyncio.timeout(30):
-        while setting.row(entry).state is not EntryState.COMPLETED:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await eventually(lambda: setting.state(entry), EntryState.COMPLETED)
     assert not running.done()
     running.cancel()
+
+
+async def test_an_owner_that_the_registry_has_taken_since_it_was_asked_is_the_later_one(
+    setting: Setting, trusting: StandIn
+) -> None:
+    image = trusting.add_image(name="a", owner="bob")
+    image_id, created_at = image["id"], image["created_at"]
+    now = datetime.now(UTC)
+    await setting.store.put(
+        [ImageRecord("glance", image_id, created_at, "alice", capture=None, recorded_at=now)]
+    )
+    change = Intent("glance", None, None, image_id), EntryKind.OWNER
+    await setting.journal.doubt(await setting.journal.begin(*change), "403")
+
+    async def given_to_carol() -> None:
+        entry = await setting.journal.begin(*change)
+        await setting.journal.complete(entry, CreatedImage(image_id, created_at, "carol"))
+
+    setting.upstream.meanwhile = given_to_carol
+    await setting.settlement.settle()
+    assert await setting.owner(image_id) == "carol"
+
+
+async def test_a_registry_that_may_hide_images_does_not_say_which_one_has_a_name(
+    setting: Setting, trusting: StandIn
+) -> None:
+    trusting.add_image(name="backup", owner="alice", visibility="public")
+    row = doubtful(None, is_assigned=False, image_name="backup")
+    setting.add(row)
+    asked = replace(setting.parts.registries["glance"], shows_every_image=False)
+    parts = replace(setting.parts, registries={"glance": asked})
+    await Settlement(parts, abandon_after_s=60).settle()
+    assert setting.end(row) == (
+        EntryState.IN_DOUBT,
+        "The registry shows no such image to a stranger: give relproxy credentials for it.",
+    )
+
+
+def unowned(glance: StandIn, **fields: Any) -> str:
+    """Make an image as a registry without owners does; return its id."""
+    image_id: str = glance.add_image(**{"name": "backup", "owner": None} | fields)["id"]
+    return image_id
+
+
+def chosen(image_id: str, project: str, **fields: Any) -> Row:
+    """Return a create in doubt whose client chose the id."""
+    return doubtful(image_id, is_assigned=False, project=project, **fields)
+
+
+def named(project: str, **fields: Any) -> Row:
+    """Return a create in doubt whose id is not known."""
+    return doubtful(None, is_assigned=False, project=project, image_name="backup", **fields)
+
+
+def made(row: Row, image_id: str, state: EntryState) -> Row:
+    """Return a create whose image is known."""
+    now = datetime.now(UTC)
+    return replace(row, image_id=image_id, state=state, created_at=CREATED_AT, at=now)
+
+
+def waiting_for(row: Row) -> tuple[EntryState, str]:
+    reason = f"Another create may have made the image, and has not ended: entry {row.id}."
+    return EntryState.IN_DOUBT, reason
+
+
+OPEN = pytest.mark.parametrize(
+    "state", [EntryState.BEGUN, EntryState.IN_DOUBT, EntryState.COMPLETED]
+)
+
+
+async def test_of_two_projects_in_doubt_of_one_chosen_id_neither_gets_the_image(
+    setting: Setting, trusting: StandIn
+) -> None:
+    image_id = unowned(trusting)
+    mallorys, alices = chosen(image_id, "mallory"), chosen(image_id, "alice")
+    setting.add(mallorys, alices)
+    await setting.settlement.settle()
+    assert setting.end(mallorys) == waiting_for(alices)
+    assert setting.end(alices) == waiting_for(mallorys)
+
+
+@OPEN
+async def test_an_image_is_not_taken_from_a_create_of_its_id_in_any_workers_journal(
+    setting: Setting, trusting: StandIn, state: EntryState
+) -> None:
+    image_id = unowned(trusting)
+    mallorys = chosen(image_id, "mallory")
+    alices = made(chosen(image_id, "alice"), image_id, state)
+    setting.add(mallorys)
+    setting.add_beside(alices)
+    await setting.settlement.settle()
+    assert setting.end(mallorys) == waiting_for(alices)
+
+
+@pytest.mark.parametrize("state", [EntryState.BEGUN, EntryState.IN_DOUBT])
+async def test_an_image_is_not_taken_from_a_create_of_its_name_in_any_workers_journal(
+    setting: Setting, trusting: StandIn, state: EntryState
+) -> None:
+    unowned(trusting)
+    mallorys, alices = named("mallory"), named("alice", state=state)
+    setting.add(mallorys)
+    setting.add_beside(alices)
+    await setting.settlement.settle()
+    assert setting.end(mallorys) == waiting_for(alices)
+
+
+@OPEN
+async def test_an_image_of_the_name_is_not_taken_from_a_create_of_its_id(
+    setting: Setting, trusting: StandIn, state: EntryState
+) -> None:
+    """Else a create without an id would get what another, with one, has made."""
+    image_id = unowned(trusting)
+    mallorys = named("mallory")
+    alices = made(chosen(image_id, "alice"), image_id, state)
+    setting.add(mallorys)
+    setting.add_beside(alices)
+    await setting.settlement.settle()
+    # One that is completed owns the image already, before the store knows.
+    is_known = state is EntryState.COMPLETED
+    nothing = "0 images of this name fit: a person has to say which."
+    expected = (EntryState.IN_DOUBT, nothing) if is_known else waiting_for(alices)
+    assert setting.end(mallorys) == expected
+
+
+async def test_a_create_that_begins_while_the_registry_is_asked_keeps_its_image(
+    setting: Setting, trusting: StandIn
+) -> None:
+    image_id = "2c3a3a0e-33c4-4d29-8d7f-6f0a9b7a0d01"
+    mallorys = chosen(image_id, "mallory")
+    setting.add(mallorys)
+    entries: list[Entry] = []
+
+    async def alice_creates() -> None:
+        setting.login.before.clear()
+        entries.append(await setting.journal.begin(Intent("glance", "alice", None, image_id)))
+        unowned(trusting, id=image_id)
+
+    setting.login.before.append(alice_creates)
+    await setting.settlement.settle()
+    (entry,) = entries
+    assert setting.end(mallorys) == waiting_for(setting.row(entry))
+    image = CreatedImage(image_id, trusting.images[image_id]["created_at"], None)
+    await setting.journal.complete(entry, image)
+    assert await setting.owner(image_id) == "alice"
+
+
+async def test_a_create_that_is_delivered_between_two_looks_keeps_its_image(
+    setting: Setting, trusting: StandIn
+) -> None:
+    """The store is looked at last: else it would have been in neither."""
+    image_id = unowned(trusting)
+    mallorys = chosen(image_id, "mallory")
+    setting.add(mallorys)
+    entry = await setting.journal.begin(Intent("glance", "alice", None, image_id))
+    owners = setting.parts.owners
+
+    class Slow:
+        async def owners(self, registry: str, ids: Collection[str]) -> Mapping[str, Ownership]:
+            found = await owners.owners(registry, ids)
+            await setting.journal.complete(entry, CreatedImage(image_id, CREATED_AT, None))
+            await setting.relay.flush()
+            return found
+
+    parts = replace(setting.parts, owners=Slow())
+    await Settlement(parts, abandon_after_s=60).settle()
+    assert setting.end(mallorys) == waiting_for(setting.row(entry))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param({"state": EntryState.ABANDONED}, id="ended without an image"),
+        pytest.param({"registry": "another"}, id="at another registry"),
+        pytest.param({"kind": EntryKind.OWNER}, id="not a create"),
+        pytest.param({"image_id": "another"}, id="of another id, though of the same name"),
+        pytest.param({"image_id": None}, id="whose id the registry chooses"),
+    ],
+)
+async def test_only_a_create_that_may_have_made_the_image_is_in_the_way(
+    setting: Setting, trusting: StandIn, other: dict[str, Any]
+) -> None:
+    image_id = unowned(trusting)
+    mine = chosen(image_id, "alice", image_name="backup")
+    setting.add(mine)
+    setting.add_beside(replace(mine, **{"id": "another", "project": "bob"} | other))
+    await setting.settlement.settle()
+    assert await setting.owner(image_id) == "alice"
+
+
+async def test_a_create_of_another_id_is_not_in_the_way_of_one_whose_name_it_has(
+    setting: Setting, trusting: StandIn
+) -> None:
+    image_id = unowned(trusting)
+    setting.add(named("alice"))
+    setting.add_beside(replace(named("bob"), image_id="another"))
+    await setting.settlement.settle()
+    assert await setting.owner(image_id) == "alice"
+
+
+async def test_a_create_that_is_being_adopted_is_not_in_its_own_way(
+    setting: Setting, trusting: StandIn
+) -> None:
+    """It stands in two files, and only one is this worker's."""
+    image_id = unowned(trusting)
+    mine = named("alice")
+    setting.add(mine)
+    setting.add_beside(replace(mine, state=EntryState.BEGUN))
+    await setting.settlement.settle()
+    assert await setting.owner(image_id) == "alice"
+
+
+@pytest.mark.parametrize("registry", ["glance", "gone"])
+async def test_entries_that_wait_for_a_person_starve_none_behind_them(
+    setting: Setting, trusting: StandIn, registry: str
+) -> None:
+    """More than are read at once, at the same registry or at another, in front and behind."""
+    waiting = [doubtful(None, registry=registry) for _ in range(1200)]
+    good = doubtful(trusting.add_image(name="a", owner="alice")["id"])
+    setting.add(*waiting[:1000], good, *waiting[1000:])
+    for _ in range(3):
+        await setting.settlement.settle()
+    assert setting.row(good).state is EntryState.COMPLETED
+    assert setting.row(waiting[-1]).reason != "cut off"
+    await setting.settlement.settle()
+    assert setting.gauge() == 1200
+
+
+async def test_entries_that_come_later_are_gone_through_too_and_the_first_ones_again(
+    setting: Setting, trusting: StandIn
+) -> None:
+    first = await setting.doubtful(trusting.add_image(name="a", owner="alice")["id"])
+    trusting.faults.status = (500, b"no")
+    await setting.settlement.settle()
+    assert setting.row(first).state is EntryState.IN_DOUBT
+    trusting.faults.status = None
+    second = await setting.doubtful(trusting.add_image(name="b", owner="alice")["id"])
+    await setting.settlement.settle()
+    # The first one's time has not come again.
+    assert setting.row(first).state is EntryState.IN_DOUBT
+    assert setting.row(second).state is EntryState.COMPLETED
+    running = asyncio.create_task(setting.settlement.run())
+    await eventually(lambda: setting.state(first), EntryState.COMPLETED)
+    running.cancel()
+
+
+async def test_a_registry_that_says_nothing_holds_up_no_other(
+    setting: Setting, trusting: StandIn
+) -> None:
+    async with StandIn() as silent, open_session(Timeouts()) as session:
+        silent.faults.delay = asyncio.Event()
+        upstream = Upstream("silent", Endpoints((silent.url,)), session, Metrics())
+        registries = {**setting.parts.registries, "silent": Asked(upstream, GlanceV2(), FRONT)}
+        setting.add(*(doubtful("a", registry="silent") for _ in range(3)))
+        settlement = Settlement(replace(setting.parts, registries=registries), abandon_after_s=60)
+        running = asyncio.create_task(settlement.run())
+        async with asyncio.timeout(30):
+            await silent.await_requests(1)
+            # Come while it is being asked, and more than once.
+            for name in ("a", "b"):
+                entry = await setting.doubtful(trusting.add_image(name=name, owner="alice")["id"])
+                await eventually(lambda: setting.state(entry), EntryState.COMPLETED)  # noqa: B023
+        # One question at a time, and none is left when the settlement ends.
+        assert len(silent.requests) == 1
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert [t for t in asyncio.all_tasks() if t.get_name().startswith("ask")] == []
+
+
+async def test_an_answer_that_takes_too_long_is_not_waited_for(
+    setting: Setting, trusting: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although a client's own request may take longer."""
+    monkeypatch.setattr("relproxy.settlement._ASKED_S", 0.1)
+    trusting.faults.delay = asyncio.Event()
+    entry = await setting.doubtful(trusting.add_image(name="a", owner="alice")["id"])
+    async with asyncio.timeout(15):
+        await setting.settlement.settle()
+    assert setting.end(entry) == (EntryState.IN_DOUBT, "The registry did not answer in time.")
+
+
+async def test_an_entry_that_relproxy_fails_to_settle_holds_up_no_other(
+    setting: Setting, trusting: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = await setting.doubtful(trusting.add_image(name="a", owner="alice")["id"])
+    second = await setting.doubtful(trusting.add_image(name="b", owner="alice")["id"])
+
+    async def fail() -> None:
+        setting.login.before.clear()
+        raise KeyError("a bug")
+
+    setting.login.before.append(fail)
+    await setting.settlement.settle()
+    reason = "relproxy failed to settle it; its log says why."
+    assert setting.end(first) == (EntryState.IN_DOUBT, reason)
+    assert setting.row(second).state is EntryState.COMPLETED
+    (logged,) = (record for record in caplog.records if record.message == "entry not settled")
+    assert logged.exc_info is not None
+
+
+async def test_what_nobody_foresaw_ends_the_settlement_so_that_readiness_says_so(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("a bug")
+
+    setting.add(doubtful("a"))
+    monkeypatch.setattr(JournalFile, "in_doubt", fail)
+    async with asyncio.timeout(30):
+        with pytest.raises(KeyError):
+            await setting.settlement.run()

@@ -24,6 +24,7 @@ from relproxy.model import (
 from relproxy.store.base import Entry, EntryKind, EntryState
 from relproxy.store.journal import NEXT, LocalJournal, before, new_entry
 from relproxy.store.journal_file import SELECT_ENTRY, JournalFile, WrongStateError
+from tests.entries import doubtful
 
 EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
 CAPTURE = Capture(Instance(EAST, "123"), Grade.VOUCHED)
@@ -158,11 +159,28 @@ async def test_entries_under_way_are_not_in_doubt_and_those_of_a_dead_process_ar
     journal: LocalJournal, path: Path
 ) -> None:
     entry = await journal.begin(INTENT)
-    assert await journal.in_doubt() == []
+    assert await journal.doubts() == {}
     await journal.close()
     again = LocalJournal(JournalFile(path))
-    assert [row.id for row in await again.in_doubt()] == [entry.id]
+    assert await again.doubts() == {"glance": 1}
+    assert [row.id for row in await again.in_doubt("glance")] == [entry.id]
     await again.close()
+
+
+async def test_entries_in_doubt_are_counted_and_gone_through_a_registry_at_a_time(
+    journal: LocalJournal,
+) -> None:
+    rows = [doubtful(None, registry=name) for name in ("glance", "gone", "glance", "glance")]
+    await journal.adopt(rows)
+    await reach(journal, EntryState.COMPLETED)
+    assert await journal.doubts() == {"glance": 3, "gone": 1}
+    first = await journal.in_doubt("glance", at_most=2)
+    assert first == [rows[0], rows[2]]
+    assert await journal.in_doubt("glance", behind=rows[2].id, at_most=2) == [rows[3]]
+    assert await journal.in_doubt("glance", behind=rows[3].id, at_most=2) == []
+    assert await journal.in_doubt("gone") == [rows[1]]
+    # One that is no entry any more is no place to go on from: it is gone through anew.
+    assert await journal.in_doubt("glance", behind="forgotten", at_most=2) == first
 
 
 async def test_creates_at_once_share_transactions(journal: LocalJournal, path: Path) -> None:
@@ -217,7 +235,8 @@ async def test_an_end_that_can_not_be_written_is_left_to_be_settled(
         database.execute("ALTER TABLE away RENAME TO entry")
     database.close()
     assert states(path) == {entry.id: "begun"}
-    assert [row.id for row in await journal.in_doubt()] == [entry.id]
+    assert await journal.doubts() == {"glance": 1}
+    assert [row.id for row in await journal.in_doubt("glance")] == [entry.id]
 
 
 async def test_what_was_delivered_is_put_again_for_another_server_and_forgotten_in_time(
@@ -296,4 +315,5 @@ async def test_an_intent_that_is_durable_although_its_write_failed_is_settled(
         patch.setattr(JournalFile, "together", write_and_fail)
         with pytest.raises(JournalUnavailableError):
             await journal.begin(Intent("glance", "alice", None, "a"))
-    assert [row.image_id for row in await journal.in_doubt()] == ["a"]
+    assert await journal.doubts() == {"glance": 1}
+    assert [row.image_id for row in await journal.in_doubt("glance")] == ["a"]

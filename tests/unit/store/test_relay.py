@@ -11,7 +11,7 @@ import pytest
 
 from relproxy.errors import StoreUnavailableError
 from relproxy.metrics import Metrics
-from relproxy.model import Burial, Change, CreatedImage, Intent
+from relproxy.model import Burial, Change, CreatedImage, ImageKey, Intent
 from relproxy.store.base import Delivery, Store
 from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_file import JournalFile
@@ -158,7 +158,7 @@ async def test_a_store_that_is_known_to_be_away_costs_no_wait(setting: Setting) 
 async def test_what_a_dead_relay_left_is_delivered_in_order_by_the_next(setting: Setting) -> None:
     for name in ("a", "b", "c"):
         assert await setting.create(name) is Delivery.PENDING
-    await setting.flow.bury("glance", "a")
+    await setting.flow.bury("glance", ImageKey("a", None))
     setting.start()
     await setting.taken(["a", "b", "c", "a!"])
 
