@@ -27,7 +27,7 @@ verify: lint test verify-random verify-fuzz verify-storm verify-power
 verify-random: $(READY)
 	HYPOTHESIS_PROFILE=verify $(BIN)/pytest tests/properties tests/integration/test_random.py
 
-# A million targets, queries and list bodies, compared with other readers; 250,000 requests that a
+# A million targets, queries and list bodies, compared with other readers; 130,000 requests that a
 # real Glance is asked about; whole requests to a running relproxy. -s prints how many of each.
 # And a client that leaves after every single byte.
 verify-fuzz: $(READY)
