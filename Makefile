@@ -31,7 +31,7 @@ verify-random: $(READY)
 verify-model: $(READY)
 	HYPOTHESIS_PROFILE=verify $(BIN)/pytest -s tests/model tests/functional/test_model_of_glance.py
 
-# A million targets, queries and list bodies, compared with other readers; 250,000 requests that a
+# A million targets, queries and list bodies, compared with other readers; 130,000 requests that a
 # real Glance is asked about; whole requests to a running relproxy. -s prints how many of each.
 # And a client that leaves after every single byte.
 verify-fuzz: $(READY)

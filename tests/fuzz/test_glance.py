@@ -91,7 +91,7 @@ def test_glance_does_what_was_classified(inputs: Inputs, oracle: Oracle) -> None
     names = dict(KNOWN)
     reached: dict[str, int] = {}
     batch: list[tuple[Match, Question]] = []
-    for choose in inputs(800, 200_000):
+    for choose in inputs(800, 100_000):
         decided = classified(choose)
         if decided is not None:
             batch.append(decided)
@@ -157,7 +157,7 @@ def test_glance_reads_the_rebuilt_query_as_it_would_have_read_the_clients(
 ) -> None:
     compared = 0
     batch: list[tuple[str, str]] = []
-    for choose in inputs(400, 50_000):
+    for choose in inputs(400, 30_000):
         raw = words.query(choose)
         marker = choose.choice((None, words.IMAGE_ID))
         try:
