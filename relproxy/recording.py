@@ -13,15 +13,21 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 
 from relproxy.bodies import whole, whole_response
 from relproxy.config import Limits
-from relproxy.errors import BadRequestError, JournalUnavailableError, NothingSentError
+from relproxy.errors import (
+    BadRequestError,
+    JournalUnavailableError,
+    NothingSentError,
+    RelproxyError,
+)
 from relproxy.exchange import Exchange
 from relproxy.failpoints import failpoint
 from relproxy.filters.base import CreateBody
-from relproxy.filters.headers import resized_headers
+from relproxy.filters.headers import resized_headers, whole_body_headers
 from relproxy.messages import Response, ResponseHead
 from relproxy.metrics import Metrics
 from relproxy.model import Capture, ImageKey, Intent
@@ -29,6 +35,10 @@ from relproxy.store.base import Delivery, Entry, EntryKind, Journal
 from relproxy.upstream import Upstream
 
 _LOG = logging.getLogger(__name__)
+
+# What a registry answers before it looks at what a PATCH of an owner would do: anybody can have it
+# answered so, as often as he likes.
+_NOTHING_WAS_DONE = frozenset({400, 401, 404, 405, 406, 411, 413, 414, 415, 417, 429, 431})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +105,39 @@ class Recording:
             if image.owner is not None:
                 return await self._completed(exchange, entry, response)
             await self._abandon(entry)
-        elif status == HTTPStatus.NOT_FOUND:
+        elif status in _NOTHING_WAS_DONE:
             await self._abandon(entry)
-        else:
-            # Glance answers some changes of an owner with 403 and makes them all the same.
+        elif status != HTTPStatus.FORBIDDEN or not await self._is_seen(exchange, entry):
             await self._doubt(entry, f"the registry answered {status}")
         return response
+
+    async def _is_seen(self, exchange: Exchange, entry: Entry) -> bool:
+        """Record the owner of an image as the registry shows it to the very caller; False if not.
+
+        Glance answers some changes of an owner with 403 and makes them all the same. A caller who
+        sees the image no longer may just have given it away.
+        """
+        asked_at = datetime.now(UTC)
+        try:
+            answer = await self.upstreams[exchange.registry].send(
+                "GET",
+                exchange.dialect.image_path(entry.intent.image_id or ""),
+                whole_body_headers(exchange.outgoing),
+            )
+            body = await whole_response(answer, max_bytes=self.limits.max_page_bytes)
+            if answer.head.status != HTTPStatus.OK:
+                return False
+            image = exchange.dialect.created_image(body)
+            if image.owner is None:
+                return False
+            await self.journal.complete(entry, image, at=asked_at)
+        except RelproxyError:
+            # The entry is in doubt then, and asked for again.
+            return False
+        except (Exception, asyncio.CancelledError) as failure:
+            await self._doubt(entry, repr(failure))
+            raise
+        return True
 
     async def deletion(self, exchange: Exchange, body: bytes, created_at: str | None) -> Response:
         """Forward a DELETE of an image, and record that the registry has deleted it.

@@ -229,10 +229,13 @@ class Journal(Protocol):
         """
         ...
 
-    async def complete(self, entry: Entry, image: CreatedImage) -> Delivery:
+    async def complete(
+        self, entry: Entry, image: CreatedImage, *, at: datetime | None = None
+    ) -> Delivery:
         """Make durable what the registry has done, then see whether the store has it in time.
 
-        Raises `JournalUnavailableError` and `RecordNotKeptError`.
+        `at` is from when on it is known to be so; None stands for now. Raises
+        `JournalUnavailableError` and `RecordNotKeptError`.
         """
         ...
 

@@ -239,10 +239,12 @@ class RelayedJournal:
         """Make an intent durable."""
         return await self._journal.begin(intent, kind)
 
-    async def complete(self, entry: Entry, image: CreatedImage) -> Delivery:
+    async def complete(
+        self, entry: Entry, image: CreatedImage, *, at: datetime | None = None
+    ) -> Delivery:
         """Make the end durable, then wait a little for the store."""
         with self._relay.expected(entry.id) as delivered:
-            await self._journal.complete(entry, image)
+            await self._journal.complete(entry, image, at=at)
             return await self._relay.confirmed(delivered)
 
     async def abandon(self, entry: Entry) -> None:

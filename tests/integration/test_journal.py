@@ -266,6 +266,42 @@ async def test_an_admins_change_of_the_owner_moves_the_record(only_wall: Client)
     assert asked.names == ["a"]
 
 
+@pytest.mark.parametrize("status", [400, 401, 405, 413, 415, 429])
+async def test_a_change_of_the_owner_that_was_not_even_looked_at_leaves_nothing_in_doubt(
+    second_wall: Client, trusting: StandIn, status: int
+) -> None:
+    """Anybody can send one, for any id, without a token."""
+    trusting.faults.status = (status, b"no")
+    for number in range(5):
+        image_id = f"11111111-2222-4333-8444-55555555555{number}"
+        answer = await second_wall.call("PATCH", f"/v2/images/{image_id}", **giving_to("bob"))
+        assert answer.status == status
+    assert await second_wall.in_doubt() == []
+    assert len(trusting.requests) == 5
+
+
+async def test_a_refused_change_of_the_owner_is_looked_at_with_the_callers_own_eyes(
+    second_wall: Client, trusting: StandIn
+) -> None:
+    public = trusting.add_image(name="a", owner="ops", visibility="public")["id"]
+    for _ in range(3):
+        answer = await second_wall.call(
+            "PATCH", f"/v2/images/{public}", project="alice", **giving_to("alice")
+        )
+        assert answer.status == 403
+    assert await second_wall.in_doubt() == []
+    # And where it was made all the same, the record follows.
+    mine = (await second_wall.create("b", "alice", headers=TUPLE)).json()["id"]
+    trusting.images[mine]["owner"] = "ops"
+    trusting.images[mine]["visibility"] = "public"
+    answer = await second_wall.call(
+        "PATCH", f"/v2/images/{mine}", project="alice", **giving_to("ops")
+    )
+    assert answer.status == 403
+    (relation,) = await second_wall.relations(f"image_id={mine}")
+    assert relation["project"] == "ops"
+
+
 async def test_a_refused_change_of_the_owner_is_settled_by_asking_the_registry(
     second_wall: Client, trusting: StandIn
 ) -> None:
