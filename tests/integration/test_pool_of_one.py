@@ -92,8 +92,8 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     made = Steps()
     real = server._Server  # noqa: SLF001
 
-    def stepped(handle: Any, **options: Any) -> web.Server:
-        return real(made.wrapped(handle), **options)
+    def stepped(handle: Any, announcements: Any) -> web.Server:
+        return real(made.wrapped(handle), announcements)
 
     monkeypatch.setattr(server, "_Server", stepped)
     return made
