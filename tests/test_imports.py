@@ -50,8 +50,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("store.postgres_pool", "store.postgres_sql", *VALUES),
     ),
     "store.postgres_changes": ("store.packing", "store.postgres_sql", *VALUES),
-    "store.journal_file": ("store.base", *VALUES),
-    "store.journal_room": ("store.journal_file", *VALUES),
+    "store.journal_schema": ("store.schema_versions",),
+    "store.journal_file": ("store.base", "store.journal_schema", *VALUES),
+    "store.journal_salvage": ("store.journal_file",),
+    "store.journal_room": (
+        *("store.journal_file", "store.journal_salvage", "store.journal_schema", *VALUES),
+    ),
     "store.journal": ("failpoints", "store.base", "store.journal_file", *VALUES),
     "store.host_journals": ("store.base", "store.journal_file", "store.journal_room", *VALUES),
     "store.overlay": (

@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from relproxy.model import (
     OwnerChange,
 )
 from relproxy.store.base import Entry, EntryKind, EntryState
+from relproxy.store.journal_schema import bring_up_to_date
 
 _LOG = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class JournalFile:
         try:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
-            self._migrate()
+            bring_up_to_date(self._connection, path)
             self._check()
         except BaseException:
             self._connection.close()
@@ -252,22 +252,6 @@ class JournalFile:
         found = self._connection.execute(f"{SELECT_ENTRY} {condition}", parameters)
         return [row_of(row) for row in found]
 
-    def _migrate(self) -> None:
-        present = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if present == 0:
-            room = resources.files("relproxy.store") / "schema" / "journal-0001.sql"
-            script = room.read_text(encoding="utf-8")
-            self._connection.executescript(
-                f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = 1; COMMIT;"
-            )
-        elif present < 0:
-            raise sqlite3.DatabaseError(f"a version that is none: {present}")
-        elif present != 1:
-            raise NewerJournalError(
-                f"The journal {self.path} is of version {present}, and this relproxy knows 1: it "
-                "was written by a newer relproxy."
-            )
-
     def _check(self) -> None:
         found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
@@ -276,27 +260,6 @@ class JournalFile:
         for state in (EntryState.BEGUN, EntryState.IN_DOUBT, EntryState.COMPLETED):
             for row in self._connection.execute(f"{SELECT_ENTRY} WHERE state = '{state.value}'"):
                 row_of(row)
-
-
-class NewerJournalError(Exception):
-    """A journal file was written by a newer relproxy."""
-
-
-def salvaged(path: Path) -> Iterator[Row]:
-    """Read from a broken journal file what can be read, a row at a time."""
-    with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:
-        last = 0
-        with suppress(sqlite3.Error):
-            last = connection.execute("SELECT MAX(sequence) FROM entry").fetchone()[0] or 0
-        if not last:
-            with suppress(sqlite3.Error):
-                for row in connection.execute(SELECT_ENTRY):
-                    with suppress(*NONSENSE):
-                        yield row_of(row)
-        for sequence in range(1, last + 1):
-            with suppress(sqlite3.Error, *NONSENSE):
-                for row in connection.execute(f"{SELECT_ENTRY} WHERE sequence = ?", (sequence,)):
-                    yield row_of(row)
 
 
 def sync_directory(path: Path) -> None:

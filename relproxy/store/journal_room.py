@@ -21,14 +21,9 @@ from pathlib import Path
 from typing import IO
 
 from relproxy.errors import JournalRefusedError
-from relproxy.store.journal_file import (
-    NONSENSE,
-    JournalFile,
-    NewerJournalError,
-    Row,
-    salvaged,
-    sync_directory,
-)
+from relproxy.store.journal_file import NONSENSE, JournalFile, Row, sync_directory
+from relproxy.store.journal_salvage import salvaged
+from relproxy.store.journal_schema import NewerJournalError
 
 _LOG = logging.getLogger(__name__)
 
