@@ -153,9 +153,9 @@ class LocalJournal:
 
     # -- the relay's
 
-    async def pending(self) -> list[Row]:
-        """Return the oldest completed entries, a batch of them."""
-        return await self._read(lambda: self._file.in_state(EntryState.COMPLETED, at_most=_BATCH))
+    async def pending(self, *, beyond: int = 0) -> list[Row]:
+        """Return the oldest completed entries, a batch of them, behind so many that are older."""
+        return await self._read(lambda: self._file.pending(at_most=_BATCH, beyond=beyond))
 
     async def deliver(self, rows: Sequence[Row]) -> None:
         """Mark entries as delivered."""

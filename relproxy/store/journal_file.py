@@ -240,6 +240,13 @@ class JournalFile:
         # Not a parameter: SQLite would not see which partial index serves.
         return self._rows(f"WHERE state = '{state.value}' ORDER BY sequence LIMIT ?", (at_most,))
 
+    def pending(self, *, at_most: int, beyond: int = 0) -> list[Row]:
+        """Return the oldest completed entries, in their order, behind so many that are older."""
+        return self._rows(
+            f"WHERE state = '{EntryState.COMPLETED}' ORDER BY sequence LIMIT ? OFFSET ?",
+            (at_most, beyond),
+        )
+
     def find(self, entry_id: str) -> Row | None:
         """Return one entry."""
         return next(iter(self._rows("WHERE id = ?", (entry_id,))), None)

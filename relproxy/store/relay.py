@@ -35,10 +35,15 @@ _LOOK_S = 2.0
 _FLUSH_S = 5.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
-# A batch that fails so often while the store answers is put entry by entry.
-_FAILURES_BEFORE_SINGLY = 3
+# A batch that fails so often while the store answers is put in parts.
+_FAILURES_BEFORE_APART = 3
+# A store that can be read and not written is slow to refuse: so long it is tried to take anything.
+_APART_S = 10.0
 # A short transaction: creates wait for it on SQLite.
 _PURGED_AT_ONCE = 200
+
+# What entries have to keep their order of: registry and image id.
+_Image = tuple[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +137,15 @@ class Relay:
         else:
             lag = datetime.now(UTC) - min(row.at for row in rows if row.at is not None)
             self._metrics.relay_lag_seconds.set(max(0.0, lag.total_seconds()))
-        if self._failures >= _FAILURES_BEFORE_SINGLY and len(rows) > 1:
-            return await self._deliver_singly(rows)
-        return await self._put(rows) if rows or looks else 0
+        if self._failures >= _FAILURES_BEFORE_APART and len(rows) > 1:
+            return await self._deliver_apart()
+        if not rows and not looks:
+            return 0
+        # Where another server has taken the store's place, they are put to it once more.
+        return len(rows) if await self._put(rows) else 1
 
-    async def _put(self, rows: Sequence[Row]) -> int:
+    async def _put(self, rows: Sequence[Row]) -> bool:
+        """Put entries together and mark them as delivered, but for a server that is a new one."""
         if rows:
             failpoint("before-put")
         started = time.monotonic()
@@ -145,9 +154,9 @@ class Relay:
             failpoint("after-put")
             self._metrics.relay_put_seconds.observe(time.monotonic() - started)
         if await self._is_replaced(identity):
-            return 1
+            return False
         if not rows:
-            return 0
+            return True
         for row in rows:
             if (event := self._awaited.get(row.id)) is not None:
                 event.set()
@@ -155,21 +164,52 @@ class Relay:
         await self._journal.deliver(rows)
         failpoint("after-delivered")
         self._metrics.relay_delivered.inc(len(rows))
-        return len(rows)
+        return True
 
-    async def _deliver_singly(self, rows: Sequence[Row]) -> int:
-        """Put entry by entry, so that one that the store refuses doesn't hold up the others."""
-        await self._store.check()
-        moved = 0
-        for row in rows:
-            try:
-                moved += await self._put([row])
-            except StoreUnavailableError as failure:
-                _LOG.error(
-                    "store refuses an entry", extra={"entry": row.id}, exc_info=failure.__cause__
-                )
+    async def _deliver_apart(self) -> int:
+        """Put everything that is pending, but for what the store doesn't take.
+
+        Of an image of which one entry isn't taken, nothing later is put: the order is kept.
+        """
+        started = time.monotonic()
+        moved = stays = 0
+        held: set[_Image] = set()
+        while rows := await self._journal.pending(beyond=stays):
+            taken = await self._put_apart(rows, held, None if moved else started + _APART_S)
+            moved += taken
+            stays += len(rows) - taken
         if not moved:
             raise StoreUnavailableError("The store takes none of the journal's entries.")
+        return moved
+
+    async def _put_apart(self, rows: Sequence[Row], held: set[_Image], until: float | None) -> int:
+        """Put entries in ever smaller parts; add to `held` the images of those that stay.
+
+        Raises `StoreUnavailableError` if it is away, or has taken none `until` then.
+        """
+        moved = 0
+        parts = [rows]
+        while parts:
+            part = [row for row in parts.pop() if _image(row) not in held]
+            if not part:
+                continue
+            try:
+                moved += len(part) if await self._put(part) else 0
+            except StoreUnavailableError as failure:
+                # Nothing is learnt of an entry from a store that takes none.
+                await self._store.check()
+                if until is not None and not moved and time.monotonic() > until:
+                    raise
+                if len(part) > 1:
+                    half = len(part) // 2
+                    parts += [part[half:], part[:half]]
+                    continue
+                held.add(_image(part[0]))
+                _LOG.error(
+                    "store refuses an entry",
+                    extra={"entry": part[0].id},
+                    exc_info=failure.__cause__,
+                )
         return moved
 
     async def _is_replaced(self, identity: str | None) -> bool:
@@ -259,3 +299,7 @@ class RelayedJournal:
         with self._relay.expected(entry.id) as delivered:
             await self._journal.bury(entry)
             return await self._relay.confirmed(delivered)
+
+
+def _image(row: Row) -> _Image:
+    return row.registry, row.image_id

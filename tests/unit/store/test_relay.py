@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -36,6 +37,9 @@ class FakeStore:
     taken: list[str] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     deleted_at: list[datetime] = field(default_factory=list)
+    # How often it doesn't take a name, for a reason that passes.
+    failing: Counter[str] = field(default_factory=Counter)
+    asked: int = 0
     is_away: bool = False
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     tried: asyncio.Event = field(default_factory=asyncio.Event)
@@ -47,9 +51,14 @@ class FakeStore:
         names = [c.image_id + ("!" if isinstance(c, Burial) else "") for c in changes]
         if changes:
             self.tried.set()
+            self.asked += 1
         await self.gate.wait()
         if self.is_away or self.refused & set(names):
             raise StoreUnavailableError("no")
+        for name in names:
+            if self.failing[name] > 0:
+                self.failing[name] -= 1
+                raise StoreUnavailableError("not now")
         self.taken += names
         return self.identity
 
@@ -192,7 +201,6 @@ async def test_no_create_is_confirmed_by_a_server_that_may_lack_the_earlier_ones
     await setting.taken(["a"])
     setting.store.identity = "two"
     assert await setting.create("b") is Delivery.CONFIRMED
-    assert setting.store.taken.index("b") < len(setting.store.taken) - 1
     assert setting.store.taken.count("a") == 2
 
 
@@ -205,6 +213,63 @@ async def test_an_entry_that_the_store_refuses_holds_up_no_other(setting: Settin
     await setting.pending(["bad"])
     setting.store.refused = set()
     await setting.pending([])
+
+
+async def test_nothing_of_an_image_passes_an_entry_of_it_that_the_store_did_not_take(
+    setting: Setting,
+) -> None:
+    await setting.create("a")
+    await setting.create("b")
+    await setting.flow.bury("glance", "a")
+    # Four times with others, then by itself.
+    setting.store.failing["a"] = 5
+    setting.start()
+    await setting.taken(["b", "a", "a!"])
+
+
+async def test_entries_that_the_store_does_not_take_hold_up_no_other_however_many_they_are(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relproxy.store.journal._BATCH", 5)
+    stuck = [f"stuck-{number}" for number in range(12)]
+    setting.store.refused = set(stuck)
+    for name in (*stuck, "good"):
+        await setting.create(name)
+    setting.start()
+    await until(lambda: setting.store.taken == ["good"])
+    setting.store.refused = set()
+    await setting.pending([])
+    assert setting.store.taken == ["good", *stuck]
+
+
+async def put_apart(setting: Setting) -> int:
+    """Have many entries put apart to a store that takes none; return how often it was asked."""
+    names = [str(number) for number in range(100)]
+    setting.store.refused = set(names)
+    for name in names:
+        await setting.create(name)
+    setting.relay._failures = 3  # noqa: SLF001 - it puts apart then
+    with pytest.raises(StoreUnavailableError):
+        await setting.relay._deliver(looks=False)  # noqa: SLF001
+    return setting.store.asked
+
+
+async def test_a_store_that_goes_away_while_entries_are_put_apart_is_not_asked_for_each(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check() -> None:
+        if setting.store.asked:
+            raise StoreUnavailableError("away")
+
+    monkeypatch.setattr(setting.store, "check", check)
+    assert await put_apart(setting) == 1
+
+
+async def test_a_store_that_can_be_read_and_takes_nothing_is_not_asked_for_each(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relproxy.store.relay._APART_S", 0.0)
+    assert await put_apart(setting) == 1
 
 
 async def test_the_lag_is_the_age_of_the_oldest_entry_and_then_none(setting: Setting) -> None:
