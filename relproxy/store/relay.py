@@ -33,6 +33,7 @@ _LOG = logging.getLogger(__name__)
 # is put: both are noticed within this time.
 _LOOK_S = 2.0
 _FLUSH_S = 5.0
+_PURGE_S = 60.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 # A batch that fails so often while the store answers is put in parts.
@@ -68,6 +69,7 @@ class Relay:
         self._woken = asyncio.Event()
         self._awaited: dict[str, asyncio.Event] = {}
         self._failures = 0
+        self._purges = True
 
     @property
     def is_well(self) -> bool:
@@ -105,17 +107,17 @@ class Relay:
             try:
                 moved = await self._deliver(looks=looks)
                 looks = False
-                # A little each time: what arrives meanwhile doesn't wait for all of it.
-                if time.monotonic() - purged_at > _LOOK_S * 30:
-                    if purged := await self.purge():
-                        moved += purged
-                    else:
-                        purged_at = time.monotonic()
             except (StoreUnavailableError, JournalUnavailableError) as failure:
                 await self._pause(failure)
                 looks = True
             else:
                 self._recovered()
+                # A little each time: what arrives meanwhile doesn't wait for all of it.
+                if time.monotonic() - purged_at > _PURGE_S:
+                    if purged := await self._purged():
+                        moved += purged
+                    else:
+                        purged_at = time.monotonic()
                 if not moved:
                     looks = await self._is_quiet_for(_LOOK_S)
 
@@ -241,6 +243,18 @@ class Relay:
         )
         self._metrics.records_purged.inc(records)
         return entries + records
+
+    async def _purged(self) -> int:
+        """Purge; a failure is no delivery's, and the next time is early enough to try again."""
+        try:
+            purged = await self.purge()
+        except (StoreUnavailableError, JournalUnavailableError) as failure:
+            if self._purges:
+                _LOG.warning("nothing purged", extra={"reason": failure.sentence}, exc_info=failure)
+            self._purges = False
+            return 0
+        self._purges = True
+        return purged
 
     async def _pause(self, failure: RelproxyError) -> None:
         self._failures += 1

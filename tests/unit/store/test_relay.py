@@ -40,6 +40,8 @@ class FakeStore:
     # How often it doesn't take a name, for a reason that passes.
     failing: Counter[str] = field(default_factory=Counter)
     asked: int = 0
+    purges: int = 0
+    refuses_to_purge: bool = False
     is_away: bool = False
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     tried: asyncio.Event = field(default_factory=asyncio.Event)
@@ -63,6 +65,9 @@ class FakeStore:
         return self.identity
 
     async def purge(self, *, deleted_before: datetime, at_most: int) -> int:
+        self.purges += 1
+        if self.refuses_to_purge:
+            raise StoreUnavailableError("no right to delete")
         due = [at for at in self.deleted_at if at < deleted_before][:at_most]
         self.deleted_at = [at for at in self.deleted_at if at not in due]
         return len(due)
@@ -135,12 +140,30 @@ async def test_records_of_images_deleted_long_ago_are_forgotten(setting: Setting
 async def test_the_relay_purges_by_itself(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relproxy.store.relay._LOOK_S", 0.01)
+    monkeypatch.setattr("relproxy.store.relay._PURGE_S", 0.1)
     monkeypatch.setattr("relproxy.store.relay._PURGED_AT_ONCE", 1)
     setting.store.deleted_at = [datetime.now(UTC) - timedelta(days=31, seconds=n) for n in range(9)]
     setting.start()
     # What arrives in the middle of it isn't held up until its end.
     assert await setting.create("a") is Delivery.CONFIRMED
+    await until(lambda: not setting.store.deleted_at)
+
+
+async def test_a_purge_that_fails_holds_up_nothing_and_is_told_once(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("relproxy.store.relay._PURGE_S", 0.05)
+    setting.store.refuses_to_purge = True
+    setting.start()
+    await until(lambda: setting.store.purges > 1)
+    # Not at once: it has had its time.
+    assert setting.store.purges < 100
+    assert setting.relay.is_well
+    assert await setting.create("a") is Delivery.CONFIRMED
+    assert [r.getMessage() for r in caplog.records] == ["nothing purged"]
+    assert setting.metrics.collectors.get_sample_value("relproxy_relay_failures_total") == 0
+    setting.store.refuses_to_purge = False
+    setting.store.deleted_at = [datetime.now(UTC) - timedelta(days=31)]
     await until(lambda: not setting.store.deleted_at)
 
 
