@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-from relproxy.store.journal_file import NONSENSE, SELECT_ENTRY, Row, row_of
+from relproxy.store.journal_row import NONSENSE, SELECT_ENTRY, Row, row_of
 
 
 def salvaged(path: Path) -> Iterator[Row]:

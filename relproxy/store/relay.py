@@ -19,13 +19,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from relproxy.errors import JournalUnavailableError, RelproxyError, StoreUnavailableError
+from relproxy.errors import (
+    JournalUnavailableError,
+    RecordRefusedError,
+    RelproxyError,
+    StoreUnavailableError,
+)
 from relproxy.failpoints import failpoint
 from relproxy.metrics import Metrics
 from relproxy.model import CreatedImage, Intent
 from relproxy.store.base import Delivery, Entry, EntryKind, Store
 from relproxy.store.journal import LocalJournal, new_entry
-from relproxy.store.journal_file import Row
+from relproxy.store.journal_row import Row
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,6 +45,7 @@ _LONGEST_PAUSE_S = 10.0
 _FAILURES_BEFORE_APART = 3
 # A store that can be read and not written is slow to refuse: so long it is tried to take anything.
 _APART_S = 10.0
+_LONGEST_REASON = 500
 # A short transaction: creates wait for it on SQLite.
 _PURGED_AT_ONCE = 200
 
@@ -134,6 +140,8 @@ class Relay:
         Where there is none and it `looks`, the store is asked all the same, for who it is.
         """
         rows = await self._journal.pending()
+        if looks:
+            self._metrics.journal_parked.set(await self._journal.count_parked())
         if not rows:
             self._metrics.relay_lag_seconds.set(0)
         else:
@@ -143,8 +151,11 @@ class Relay:
             return await self._deliver_apart()
         if not rows and not looks:
             return 0
-        # Where another server has taken the store's place, they are put to it once more.
-        return len(rows) if await self._put(rows) else 1
+        try:
+            # Where another server has taken the store's place, they are put to it once more.
+            return len(rows) if await self._put(rows) else 1
+        except RecordRefusedError:
+            return await self._deliver_apart()
 
     async def _put(self, rows: Sequence[Row]) -> bool:
         """Put entries together and mark them as delivered, but for a server that is a new one."""
@@ -197,14 +208,19 @@ class Relay:
                 continue
             try:
                 moved += len(part) if await self._put(part) else 0
+            except RecordRefusedError as failure:
+                if len(part) == 1:
+                    await self._park(part[0], failure)
+                    moved += 1
+                else:
+                    parts += _halves(part)
             except StoreUnavailableError as failure:
                 # Nothing is learnt of an entry from a store that takes none.
                 await self._store.check()
                 if until is not None and not moved and time.monotonic() > until:
                     raise
                 if len(part) > 1:
-                    half = len(part) // 2
-                    parts += [part[half:], part[:half]]
+                    parts += _halves(part)
                     continue
                 held.add(_image(part[0]))
                 _LOG.error(
@@ -213,6 +229,11 @@ class Relay:
                     exc_info=failure.__cause__,
                 )
         return moved
+
+    async def _park(self, row: Row, failure: RecordRefusedError) -> None:
+        why = f"the store refuses it: {failure.__cause__!r}"[:_LONGEST_REASON]
+        _LOG.error("entry parked", extra={"entry": row.id, "reason": why}, exc_info=failure)
+        await self._journal.park(row, why)
 
     async def _is_replaced(self, identity: str | None) -> bool:
         """See whether another server has taken the place of the one that took entries before."""
@@ -313,6 +334,12 @@ class RelayedJournal:
         with self._relay.expected(entry.id) as delivered:
             await self._journal.bury(entry)
             return await self._relay.confirmed(delivered)
+
+
+def _halves(rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
+    """Return the later half and the earlier: the last of a stack is the next."""
+    half = len(rows) // 2
+    return rows[half:], rows[:half]
 
 
 def _image(row: Row) -> _Image:

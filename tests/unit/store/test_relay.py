@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from relproxy.errors import StoreUnavailableError
+from relproxy.errors import RecordRefusedError, StoreUnavailableError
 from relproxy.metrics import Metrics
 from relproxy.model import Burial, Change, CreatedImage, Intent
 from relproxy.store.base import Delivery, Store
@@ -37,6 +37,7 @@ class FakeStore:
     taken: list[str] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     deleted_at: list[datetime] = field(default_factory=list)
+    unfit: set[str] = field(default_factory=set)
     # How often it doesn't take a name, for a reason that passes.
     failing: Counter[str] = field(default_factory=Counter)
     asked: int = 0
@@ -55,6 +56,8 @@ class FakeStore:
             self.tried.set()
             self.asked += 1
         await self.gate.wait()
+        if self.unfit & set(names):
+            raise RecordRefusedError("never")
         if self.is_away or self.refused & set(names):
             raise StoreUnavailableError("no")
         for name in names:
@@ -275,6 +278,26 @@ async def put_apart(setting: Setting) -> int:
     with pytest.raises(StoreUnavailableError):
         await setting.relay._deliver(looks=False)  # noqa: SLF001
     return setting.store.asked
+
+
+async def test_what_the_store_never_takes_is_parked_and_delays_nothing(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    setting.relay._confirm_wait_s = PATIENCE_S  # noqa: SLF001 - not even a little
+    setting.store.unfit = {f"bad-{number}" for number in range(20)}
+    names = [f"{kind}-{number}" for number in range(20) for kind in ("good", "bad")]
+    for name in names:
+        entry = await setting.journal.begin(Intent("glance", "alice", None, name))
+        await setting.journal.complete(entry, CreatedImage(name, CREATED, None))
+    setting.start()
+    assert await setting.create("last") is Delivery.CONFIRMED
+    assert setting.relay.is_well
+    assert setting.store.taken == [*(f"good-{number}" for number in range(20)), "last"]
+    await setting.pending([])
+    assert await setting.journal.count_parked() == 20
+    assert {r.getMessage() for r in caplog.records} == {"entry parked"}
+    shown = setting.metrics.collectors.get_sample_value
+    await until(lambda: shown("relproxy_journal_parked") == 20)
 
 
 async def test_a_store_that_goes_away_while_entries_are_put_apart_is_not_asked_for_each(
