@@ -43,7 +43,7 @@ from relproxy.failpoints import failpoint
 from relproxy.model import CreatedImage, Intent
 from relproxy.store.base import Entry, EntryKind, EntryState
 from relproxy.store.journal_file import JournalFile
-from relproxy.store.journal_row import Row, WrongStateError
+from relproxy.store.journal_row import NONSENSE, Row, WrongStateError
 
 _LOG = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -172,6 +172,12 @@ class LocalJournal:
         ids = [row.id for row in rows]
         await self._written(lambda: self._file.deliver(ids))
 
+    async def reopen(self, rows: Sequence[Row]) -> None:
+        """Have entries settled once more, of which a part is lost."""
+        ids = [row.id for row in rows]
+        await self._written(lambda: self._file.reopen(ids))
+        self._doubted.set()
+
     async def park(self, row: Row, reason: str) -> None:
         """Leave to a person what the store refuses."""
         await self._written(lambda: self._file.park(row.id, reason))
@@ -228,7 +234,7 @@ class LocalJournal:
     async def _read(self, work: Callable[[], _Result]) -> _Result:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except (sqlite3.Error, OSError, RuntimeError) as failure:
+        except (sqlite3.Error, OSError, RuntimeError, *NONSENSE) as failure:
             raise JournalUnavailableError("The journal can't be read now.") from failure
 
     async def _written(self, work: Callable[[], _Result]) -> _Result:

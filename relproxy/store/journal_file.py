@@ -37,6 +37,7 @@ _LOG = logging.getLogger(__name__)
 
 # `relproxy journal settle` writes beside the worker.
 _BUSY_TIMEOUT_S = 5.0
+_LOST = "the journal has lost a part of what it says"
 _INSERT = (
     f"INSERT OR IGNORE INTO entry ({COLUMNS}) "  # noqa: S608 - a constant
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -133,6 +134,14 @@ class JournalFile:
         """Say why an entry is in doubt."""
         self._connection.execute(
             "UPDATE entry SET reason = ? WHERE id = ? AND state = 'in_doubt'", (reason, entry_id)
+        )
+
+    def reopen(self, entry_ids: Sequence[str]) -> None:
+        """Have completed entries settled once more, of which a part is lost."""
+        self._connection.executemany(
+            "UPDATE entry SET state = 'in_doubt', ended_at = NULL, reason = ? "
+            "WHERE id = ? AND state = 'completed'",
+            [(_LOST, entry_id) for entry_id in entry_ids],
         )
 
     def park(self, entry_id: str, reason: str) -> None:
@@ -239,9 +248,12 @@ class JournalFile:
         if found != "ok":
             raise sqlite3.DatabaseError(str(found))
         # A row may be whole for SQLite and make no sense.
-        for state in (EntryState.BEGUN, EntryState.IN_DOUBT, EntryState.COMPLETED):
+        for state in (EntryState.BEGUN, EntryState.IN_DOUBT):
             for row in self._connection.execute(f"{SELECT_ENTRY} WHERE state = '{state.value}'"):
                 row_of(row)
+        completed = f"{SELECT_ENTRY} WHERE state = '{EntryState.COMPLETED}'"
+        rows = map(row_of, self._connection.execute(completed))
+        self.reopen([row.id for row in rows if not row.is_whole])
 
 
 def sync_directory(path: Path) -> None:

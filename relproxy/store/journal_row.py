@@ -81,13 +81,21 @@ class Row:
         return self.state is EntryState.COMPLETED and self.ended_at is not None
 
     @property
+    def is_whole(self) -> bool:
+        """Tell whether a completed entry says all that the store has to be told."""
+        try:
+            return self.change is not None
+        except WrongStateError:
+            return False
+
+    @property
     def change(self) -> Change:
-        """Return what a completed entry tells the store."""
-        if self.image_id is None or self.at is None:
+        """Return what a completed entry tells the store; raises `WrongStateError` if it doesn't."""
+        if self.image_id is None:
             raise WrongStateError(f"entry {self.id} is not completed")
         if self.kind is EntryKind.BURIAL:
-            return Burial(self.registry, self.image_id, self.at)
-        if self.created_at is None or self.project is None:
+            return Burial(self.registry, self.image_id, self.at or self.begun_at)
+        if self.at is None or self.created_at is None or self.project is None:
             raise WrongStateError(f"entry {self.id} is not completed")
         if self.kind is EntryKind.OWNER:
             return OwnerChange(self.registry, self.image_id, self.created_at, self.project, self.at)

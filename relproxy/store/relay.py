@@ -139,13 +139,13 @@ class Relay:
 
         Where there is none and it `looks`, the store is asked all the same, for who it is.
         """
-        rows = await self._journal.pending()
+        rows = await self._pending()
         if looks:
             self._metrics.journal_parked.set(await self._journal.count_parked())
         if not rows:
             self._metrics.relay_lag_seconds.set(0)
         else:
-            lag = datetime.now(UTC) - min(row.at for row in rows if row.at is not None)
+            lag = datetime.now(UTC) - min(row.at or row.begun_at for row in rows)
             self._metrics.relay_lag_seconds.set(max(0.0, lag.total_seconds()))
         if self._failures >= _FAILURES_BEFORE_APART and len(rows) > 1:
             return await self._deliver_apart()
@@ -156,6 +156,15 @@ class Relay:
             return len(rows) if await self._put(rows) else 1
         except RecordRefusedError:
             return await self._deliver_apart()
+
+    async def _pending(self, *, beyond: int = 0) -> list[Row]:
+        """Return entries that are to be put; of what is lost of others the registry is asked."""
+        rows = await self._journal.pending(beyond=beyond)
+        if lost := [row for row in rows if not row.is_whole]:
+            _LOG.error("entries reopened", extra={"entries": [row.id for row in lost]})
+            await self._journal.reopen(lost)
+            rows = [row for row in rows if row.is_whole]
+        return rows
 
     async def _put(self, rows: Sequence[Row]) -> bool:
         """Put entries together and mark them as delivered, but for a server that is a new one."""
@@ -187,7 +196,7 @@ class Relay:
         started = time.monotonic()
         moved = stays = 0
         held: set[_Image] = set()
-        while rows := await self._journal.pending(beyond=stays):
+        while rows := await self._pending(beyond=stays):
             taken = await self._put_apart(rows, held, None if moved else started + _APART_S)
             moved += taken
             stays += len(rows) - taken

@@ -50,6 +50,18 @@ def test_a_journal_of_the_first_version_is_brought_up_to_date_where_it_is(tmp_pa
     assert version == len(schema_versions("journal"))
 
 
+def test_an_entry_that_lost_what_it_says_is_in_doubt_when_the_journal_is_opened(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "worker-0.db"
+    whole, damaged = completed("a"), completed("b", created_at=None)
+    first_version(path, whole, damaged)
+    file = JournalFile(path)
+    assert [row.id for row in file.pending(at_most=9)] == [whole.id]
+    assert [row.id for row in file.in_state(EntryState.IN_DOUBT, at_most=9)] == [damaged.id]
+    file.close()
+
+
 @pytest.mark.parametrize("is_new", [True, False])
 def test_a_journal_is_brought_up_to_date_once_whoever_opens_it(
     tmp_path: Path, *, is_new: bool

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,12 @@ import pytest
 from relproxy.errors import RecordRefusedError, StoreUnavailableError
 from relproxy.metrics import Metrics
 from relproxy.model import Burial, Change, CreatedImage, Intent
-from relproxy.store.base import Delivery, Store
+from relproxy.store.base import Delivery, EntryKind, Store
 from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_file import JournalFile
+from relproxy.store.journal_row import COLUMNS, values_of
 from relproxy.store.relay import Relay, RelayedJournal, Terms
+from tests.entries import completed
 
 PATIENCE_S = 30
 CREATED = "2030-01-01T00:00:00Z"
@@ -298,6 +301,43 @@ async def test_what_the_store_never_takes_is_parked_and_delays_nothing(
     assert {r.getMessage() for r in caplog.records} == {"entry parked"}
     shown = setting.metrics.collectors.get_sample_value
     await until(lambda: shown("relproxy_journal_parked") == 20)
+
+
+async def test_an_entry_that_lost_what_it_says_ends_nothing_and_is_in_doubt_again(
+    setting: Setting, tmp_path: Path
+) -> None:
+    damaged = [
+        completed("a", created_at=None),
+        completed("b", at=None),
+        completed("c", project=None),
+        completed("d", kind=EntryKind.OWNER, project=None),
+        completed("e", kind=EntryKind.BURIAL, created_at=None, project=None, at=None),
+    ]
+    with sqlite3.connect(tmp_path / "worker-0.db") as database:
+        marks = ", ".join("?" for _ in COLUMNS.split(", "))
+        statement = f"INSERT INTO entry ({COLUMNS}) VALUES ({marks})"  # noqa: S608
+        database.executemany(statement, map(values_of, damaged))
+    database.close()
+    setting.start()
+    assert await setting.create("good") is Delivery.CONFIRMED
+    # When it was begun is when it was.
+    await setting.taken(["e!", "good"])
+    found = await setting.journal.in_doubt()
+    assert [row.image_id for row in found] == ["a", "b", "c", "d"]
+    assert {row.reason for row in found} == {"the journal has lost a part of what it says"}
+
+
+async def test_an_entry_that_makes_no_sense_ends_nothing(setting: Setting, tmp_path: Path) -> None:
+    await setting.create("a")
+    with sqlite3.connect(tmp_path / "worker-0.db", isolation_level=None) as database:
+        database.execute("UPDATE entry SET begun_at = 'nonsense'")
+        setting.start()
+        await until(lambda: not setting.relay.is_well)
+        assert setting.task is not None
+        assert not setting.task.done()
+        database.execute("UPDATE entry SET begun_at = 0")
+    database.close()
+    await setting.taken(["a"])
 
 
 async def test_a_store_that_goes_away_while_entries_are_put_apart_is_not_asked_for_each(
