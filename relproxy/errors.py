@@ -100,6 +100,12 @@ class StoreUnavailableError(RelproxyError):
     retry_after_s: ClassVar[int | None] = 5
 
 
+class RecordRefusedError(StoreUnavailableError):
+    """The store does not take this very value, however often it is tried; it takes others."""
+
+    retry_after_s = None
+
+
 class StoreRefusedError(StoreUnavailableError):
     """The store will not be had by trying again: a newer schema, another host's file."""
 

@@ -134,6 +134,12 @@ class Metrics:
             registry=own,
             multiprocess_mode="livesum",
         )
+        self.journal_parked = Gauge(
+            "relproxy_journal_parked",
+            "Entries of the journal that the store refuses; a person has to settle them.",
+            registry=own,
+            multiprocess_mode="livesum",
+        )
         self.journal_settled = Counter(
             "relproxy_journal_settled",
             "Entries in doubt that the registry itself has settled, by what they became.",

@@ -43,7 +43,7 @@ from relproxy.model import Caller, CreatedImage
 from relproxy.store.base import EntryKind, OwnerLookup
 from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal import LocalJournal
-from relproxy.store.journal_file import Row, WrongStateError
+from relproxy.store.journal_row import Row, WrongStateError
 from relproxy.store.relay import Relay
 from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream

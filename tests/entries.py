@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from relproxy.store.base import EntryKind, EntryState
-from relproxy.store.journal_file import Row
+from relproxy.store.journal_row import Row
 
 CREATED_AT = "2030-01-01T00:00:00Z"
 

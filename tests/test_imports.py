@@ -54,19 +54,27 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("store.postgres_pool", "store.postgres_sql", *VALUES),
     ),
     "store.postgres_changes": ("store.packing", "store.postgres_sql", *VALUES),
-    "store.journal_file": ("store.base", *VALUES),
-    "store.journal_room": ("store.journal_file", *VALUES),
-    "store.journal": ("failpoints", "store.base", "store.journal_file", *VALUES),
-    "store.host_journals": ("store.base", "store.journal_file", "store.journal_room", *VALUES),
+    "store.journal_schema": ("store.schema_versions",),
+    "store.journal_row": ("store.base", *VALUES),
+    "store.journal_file": ("store.base", "store.journal_row", "store.journal_schema", *VALUES),
+    "store.journal_salvage": ("store.journal_row",),
+    "store.journal_room": (
+        *("store.journal_file", "store.journal_row", "store.journal_salvage"),
+        *("store.journal_schema", *VALUES),
+    ),
+    "store.journal": (
+        *("failpoints", "store.base", "store.journal_file", "store.journal_row", *VALUES),
+    ),
+    "store.host_journals": ("store.base", "store.journal_row", "store.journal_room", *VALUES),
     "store.overlay": (
-        *("store.base", "store.host_journals", "store.journal_file", "store.place", *VALUES),
+        *("store.base", "store.host_journals", "store.journal_row", "store.place", *VALUES),
     ),
     "store.copying": ("store.base", *VALUES),
     "store.relay": (
-        *("failpoints", "metrics", "store.base", "store.journal", "store.journal_file", *VALUES),
+        *("failpoints", "metrics", "store.base", "store.journal", "store.journal_row", *VALUES),
     ),
     "store.adoption": (
-        *("metrics", "store.base", "store.journal", "store.journal_file", "store.journal_room"),
+        *("metrics", "store.base", "store.journal", "store.journal_row", "store.journal_room"),
         *("store.relay", *VALUES),
     ),
     "config_types": ("filters.target", *VALUES),
@@ -103,7 +111,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "settlement": (
         *("bodies", "config", "filters", "metrics", "store.base", "store.host_journals"),
-        *("store.journal", "store.journal_file", "store.relay", "tasks", "upstream", *VALUES),
+        *("store.journal", "store.journal_row", "store.relay", "tasks", "upstream", *VALUES),
     ),
     "proxy": (
         *("bodies", "config", "exchange", "filters", "identity.base", "inspection", "listing"),
@@ -114,7 +122,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "server": ("announcing", "metrics", *VALUES),
     "admin.*": (
         *("admin", "filters", "metrics", "store.base", "store.host_journals"),
-        *("store.journal_file", "upstream", *VALUES),
+        *("store.journal_row", "upstream", *VALUES),
     ),
     "keystone": ("bodies", "config_identity", "tasks", *VALUES),
     "app_identity": (
@@ -145,6 +153,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
             "store.base",
             "store.journal",
             "store.journal_file",
+            "store.journal_row",
         ),
         *("store.journal_room", *VALUES),
     ),

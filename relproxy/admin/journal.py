@@ -1,11 +1,11 @@
-"""Entries in doubt of every worker of this host, as JSON."""
+"""What waits for an answer or for a person in every worker's journal of this host, as JSON."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
 from relproxy.store.host_journals import HostJournals
-from relproxy.store.journal_file import Row
+from relproxy.store.journal_row import Row
 
 
 class JournalView:
@@ -14,10 +14,11 @@ class JournalView:
     def __init__(self, journals: HostJournals) -> None:
         self._journals = journals
 
-    async def in_doubt(self, _: web.Request) -> web.Response:
-        """Return the entries in doubt, oldest first."""
-        rows = await self._journals.in_doubt()
-        return web.json_response({"in_doubt": [shown(row) for row in rows]})
+    async def waiting(self, _: web.Request) -> web.Response:
+        """Return the entries in doubt, and those that the store refuses; oldest first."""
+        doubtful, parked = await self._journals.in_doubt(), await self._journals.parked()
+        said = {"in_doubt": doubtful, "parked": parked}
+        return web.json_response({name: [shown(r) for r in rows] for name, rows in said.items()})
 
 
 def shown(row: Row) -> dict[str, object]:
@@ -26,7 +27,7 @@ def shown(row: Row) -> dict[str, object]:
     return {
         "entry": row.id,
         "kind": row.kind.value,
-        "state": row.state.value,
+        "state": "parked" if row.is_parked else row.state.value,
         "registry": row.registry,
         "image_id": row.image_id,
         "is_assigned": row.is_assigned,

@@ -25,5 +25,5 @@ def admin_application(
     application.router.add_get("/readyz", health.readyz)
     application.router.add_get("/metrics", show_metrics)
     application.router.add_get("/v1/relations", relations.relations)
-    application.router.add_get("/v1/journal", journal.in_doubt)
+    application.router.add_get("/v1/journal", journal.waiting)
     return application

@@ -19,21 +19,22 @@ from relproxy.config_file import load_configuration
 from relproxy.errors import JournalRefusedError, JournalUnavailableError, RelproxyError
 from relproxy.model import CreatedImage
 from relproxy.store.base import EntryState
-from relproxy.store.journal import before
-from relproxy.store.journal_file import JournalFile, Row, WrongStateError
+from relproxy.store.journal import check_recordable
+from relproxy.store.journal_file import JournalFile
 from relproxy.store.journal_room import JournalRoom, files_in, open_journal, remove
+from relproxy.store.journal_row import Row, WrongStateError
 
-_HEADINGS = ("entry", "kind", "registry", "image_id", "project", "begun_at", "reason")
+_HEADINGS = ("entry", "state", "kind", "registry", "image_id", "project", "begun_at", "reason")
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its arguments."""
-    parser = commands.add_parser("journal", help="look after entries that are in doubt")
+    parser = commands.add_parser("journal", help="look after entries that wait for a person")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    listing = verbs.add_parser("list", help="print the entries in doubt of this host")
+    listing = verbs.add_parser("list", help="print the entries of this host in doubt, or parked")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
     listing.set_defaults(run=ending(_list))
-    settling = verbs.add_parser("settle", help="say what became of an entry in doubt")
+    settling = verbs.add_parser("settle", help="say what became of an entry in doubt, or parked")
     settling.add_argument("entry", metavar="ENTRY", help="as `list` prints it")
     outcome = settling.add_mutually_exclusive_group(required=True)
     outcome.add_argument(
@@ -58,16 +59,17 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def _list(arguments: argparse.Namespace) -> str:
     directory = _directory(arguments)
-    rows = [shown(row) for path in files_in(directory) for row in _doubtful(path)]
+    rows = [shown(row) for path in files_in(directory) for row in _waiting(path)]
     if arguments.json:
         return "\n".join(json.dumps(row) for row in rows)
     told = ["\n".join(f"{name}: {row[name]}" for name in _HEADINGS) for row in rows]
-    return "\n\n".join([*told, f"{len(rows)} in doubt"])
+    parked = sum(row["state"] == "parked" for row in rows)
+    return "\n\n".join([*told, f"{len(rows) - parked} in doubt, {parked} parked"])
 
 
-def _doubtful(path: Path) -> list[Row]:
+def _waiting(path: Path) -> list[Row]:
     with _opened(path) as file:
-        return file.in_state(EntryState.IN_DOUBT, at_most=100_000)
+        return file.for_a_person()
 
 
 def _settle(arguments: argparse.Namespace) -> str:
@@ -81,27 +83,26 @@ def _settle(arguments: argparse.Namespace) -> str:
 
 
 def _settled(file: JournalFile, row: Row, arguments: argparse.Namespace) -> str:
-    if row.state is not EntryState.IN_DOUBT:
+    if row.state is not EntryState.IN_DOUBT and not row.is_parked:
         raise JournalRefusedError(f"The entry is not in doubt: it is {row.state.value}.")
-
-    def abandon() -> None:
-        file.move(row.id, (EntryState.IN_DOUBT,), EntryState.ABANDONED, "settled by hand")
-
-    def complete() -> None:
-        image_id = arguments.image or row.image_id
-        project = arguments.project or row.project
-        if image_id is None or project is None:
-            raise JournalRefusedError("The entry names no image or no project: --image, --project.")
-        image = CreatedImage(image_id, arguments.created_at, project)
-        at = datetime.now(UTC)
-        file.complete(row.id, before(EntryState.COMPLETED), image, project=project, at=at)
-
-    (result,) = file.together([abandon if arguments.abandoned else complete])
+    image = None if arguments.abandoned else _image(row, arguments)
+    (result,) = file.together([lambda: file.settle(row.id, image, at=datetime.now(UTC))])
     if isinstance(result, WrongStateError):
         raise JournalRefusedError("The entry has been settled just now.") from result
     if isinstance(result, Exception):
         raise _unwritten(result) from result
     return "abandoned" if arguments.abandoned else "completed; a running relproxy delivers it"
+
+
+def _image(row: Row, arguments: argparse.Namespace) -> CreatedImage:
+    """Return the image that a person says was made, its owner named."""
+    image_id = arguments.image or row.image_id
+    project = arguments.project or row.project
+    if image_id is None or project is None:
+        raise JournalRefusedError("The entry names no image or no project: --image, --project.")
+    image = CreatedImage(image_id, arguments.created_at, project)
+    check_recordable(image, project)
+    return image
 
 
 def _adopt(arguments: argparse.Namespace) -> str:

@@ -15,8 +15,8 @@ from relproxy.errors import RelproxyError
 from relproxy.metrics import Metrics
 from relproxy.store.base import EntryState
 from relproxy.store.journal import LocalJournal
-from relproxy.store.journal_file import NONSENSE, Row
 from relproxy.store.journal_room import JournalRoom, Slot, open_journal, remove
+from relproxy.store.journal_row import NONSENSE, Row
 from relproxy.store.relay import Relay
 
 _LOG = logging.getLogger(__name__)

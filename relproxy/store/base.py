@@ -117,7 +117,8 @@ class Store(OwnerLookup, ImageLookup, Protocol):
 
         Returns the identity of the server that took them, which changes when another takes its
         place and may lack what the first had acknowledged (PostgreSQL: system identifier and
-        timeline); None for a store that can't be replaced so. Raises `StoreUnavailableError`.
+        timeline); None for a store that can't be replaced so. Raises `StoreUnavailableError`, and
+        `RecordRefusedError` if one of the changes can never be taken.
         """
         ...
 

@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from relproxy.store.base import EntryKind, EntryState
-from relproxy.store.journal_file import SELECT_ENTRY, Row, row_of
 from relproxy.store.journal_room import files_in
+from relproxy.store.journal_row import PARKED, SELECT_ENTRY, Row, row_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -86,6 +86,10 @@ class HostJournals:
         open_ones = (registry, image_id, image_name)
         rows = await self._run(_OPEN_CREATES, (*open_ones, *open_ones, registry, image_id))
         return sorted(rows, key=lambda row: row.begun_at)
+
+    async def parked(self) -> list[Row]:
+        """Return the entries that the store refuses, oldest first."""
+        return await self._run((PARKED,), ())
 
     async def _pending(self, conditions: Sequence[str], value: str) -> list[Row]:
         return _in_order(await self._run(conditions, (value,)))

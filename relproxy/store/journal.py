@@ -15,6 +15,9 @@ itself is asked (`relproxy/settlement.py`) or a person says what is so.
       |         |
       +---------+-> ABANDONED
 
+An entry that the store refuses whatever its state is parked: COMPLETED, and passed over by the
+relay until a person settles it. Everybody who reads the journals still sees it.
+
 A change of an owner goes the same way. A deletion is written down once it is done: it begins as
 COMPLETED.
 
@@ -26,6 +29,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sqlite3
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +43,8 @@ from relproxy.errors import JournalUnavailableError, RecordNotKeptError
 from relproxy.failpoints import failpoint
 from relproxy.model import CreatedImage, Intent
 from relproxy.store.base import Entry, EntryKind, EntryState
-from relproxy.store.journal_file import JournalFile, Row, WrongStateError
+from relproxy.store.journal_file import JournalFile
+from relproxy.store.journal_row import NONSENSE, Row, WrongStateError
 
 _LOG = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -54,6 +59,10 @@ NEXT: Mapping[EntryState, tuple[EntryState, ...]] = {
 
 # Works of one transaction: more would only make those wait that came first.
 _MAX_TOGETHER = 500
+# No column of Glance's holds more (glance/db/sqlalchemy/models.py), and any index holds that much.
+_LONGEST = 255
+# No text of PostgreSQL's holds a NUL, and half a pair of UTF-16 is nothing in UTF-8.
+_UNFIT = re.compile("[\0\ud800-\udfff]")
 # How many entries one look at the file takes in.
 _BATCH = 500
 
@@ -115,6 +124,7 @@ class LocalJournal:
         project = image.owner or entry.intent.caller_project
         if project is None:
             raise RecordNotKeptError(f"Nobody is known to own image {image.id}: it isn't recorded.")
+        check_recordable(image, project)
         failpoint("before-complete")
         moment = at or datetime.now(UTC)
         await self._written(
@@ -161,14 +171,28 @@ class LocalJournal:
 
     # -- the relay's
 
-    async def pending(self) -> list[Row]:
-        """Return the oldest completed entries, a batch of them."""
-        return await self._read(lambda: self._file.in_state(EntryState.COMPLETED, at_most=_BATCH))
+    async def pending(self, *, beyond: int = 0) -> list[Row]:
+        """Return the oldest entries that are to be put, a batch, behind so many that are older."""
+        return await self._read(lambda: self._file.pending(at_most=_BATCH, beyond=beyond))
 
     async def deliver(self, rows: Sequence[Row]) -> None:
         """Mark entries as delivered."""
         ids = [row.id for row in rows]
         await self._written(lambda: self._file.deliver(ids))
+
+    async def reopen(self, rows: Sequence[Row]) -> None:
+        """Have entries settled once more, of which a part is lost."""
+        ids = [row.id for row in rows]
+        await self._written(lambda: self._file.reopen(ids))
+        self._doubted.set()
+
+    async def park(self, row: Row, reason: str) -> None:
+        """Leave to a person what the store refuses."""
+        await self._written(lambda: self._file.park(row.id, reason))
+
+    async def count_parked(self) -> int:
+        """Return how many entries are parked."""
+        return await self._read(self._file.count_parked)
 
     async def identity(self) -> str | None:
         """Return the identity of the server to which the delivered entries went."""
@@ -227,7 +251,7 @@ class LocalJournal:
     async def _read(self, work: Callable[[], _Result]) -> _Result:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except (sqlite3.Error, OSError, RuntimeError) as failure:
+        except (sqlite3.Error, OSError, RuntimeError, *NONSENSE) as failure:
             raise JournalUnavailableError("The journal can't be read now.") from failure
 
     async def _written(self, work: Callable[[], _Result]) -> _Result:
@@ -256,6 +280,20 @@ class LocalJournal:
                     _settle(future, result)
         finally:
             self._writer = None
+
+
+def check_recordable(image: CreatedImage, project: str) -> None:
+    """Raise `RecordNotKeptError` for an image of which no store could keep what is said of it."""
+    for what, said in (("id", image.id), ("created_at", image.created_at), ("owner", project)):
+        if len(said) > _LONGEST:
+            raise RecordNotKeptError(
+                f"The image's {what} has {len(said)} characters, and {_LONGEST} can be kept: it "
+                "isn't recorded."
+            )
+        if _UNFIT.search(said):
+            raise RecordNotKeptError(
+                f"The image's {what} holds what is no character: it isn't recorded."
+            )
 
 
 def new_entry(kind: EntryKind, intent: Intent) -> Entry:

@@ -9,102 +9,39 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from importlib import resources
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from relproxy.model import (
-    Burial,
-    Capture,
-    Change,
     CreatedImage,
-    Grade,
-    ImageRecord,
-    Instance,
-    Intent,
-    OwnerChange,
 )
-from relproxy.store.base import Entry, EntryKind, EntryState
+from relproxy.store.base import EntryState
+from relproxy.store.journal_row import (
+    COLUMNS,
+    DUE,
+    FOR_A_PERSON,
+    PARKED,
+    SELECT_ENTRY,
+    Row,
+    WrongStateError,
+    microseconds,
+    row_of,
+    values_of,
+)
+from relproxy.store.journal_schema import bring_up_to_date
 
 _LOG = logging.getLogger(__name__)
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 # `relproxy journal settle` writes beside the worker.
 _BUSY_TIMEOUT_S = 5.0
-_COLUMNS = (
-    "id, kind, state, registry, image_id, is_assigned, image_name, created_at, project, "
-    "installation, instance_id, grade, begun_at, at, ended_at, reason"
-)
-SELECT_ENTRY = f"SELECT {_COLUMNS} FROM entry"  # noqa: S608 - a constant
+_LOST = "the journal has lost a part of what it says"
 _INSERT = (
-    f"INSERT OR IGNORE INTO entry ({_COLUMNS}) "  # noqa: S608 - a constant
+    f"INSERT OR IGNORE INTO entry ({COLUMNS}) "  # noqa: S608 - a constant
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-
-
-# What reading a row comes to whose bytes are not what was written.
-NONSENSE = (ValueError, TypeError, OverflowError)
-
-
-class WrongStateError(Exception):
-    """An entry is not in a state from which this may follow, or isn't there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One entry as it is in the file.
-
-    `project` is the caller's until the entry is completed, then the record's; `at` is when it was
-    completed, `ended_at` when it was delivered or abandoned.
-    """
-
-    id: str
-    kind: EntryKind
-    state: EntryState
-    registry: str
-    image_id: str | None
-    is_assigned: bool
-    image_name: str | None
-    created_at: str | None
-    project: str | None
-    capture: Capture | None
-    begun_at: datetime
-    at: datetime | None = None
-    ended_at: datetime | None = None
-    reason: str | None = None
-
-    @property
-    def entry(self) -> Entry:
-        """Return what the flow was given when it began."""
-        intent = Intent(
-            self.registry,
-            self.project,
-            self.capture,
-            self.image_id,
-            is_assigned=self.is_assigned,
-            image_name=self.image_name,
-        )
-        return Entry(self.id, self.kind, intent, self.begun_at)
-
-    @property
-    def change(self) -> Change:
-        """Return what a completed entry tells the store."""
-        if self.image_id is None or self.at is None:
-            raise WrongStateError(f"entry {self.id} is not completed")
-        if self.kind is EntryKind.BURIAL:
-            return Burial(self.registry, self.image_id, self.at)
-        if self.created_at is None or self.project is None:
-            raise WrongStateError(f"entry {self.id} is not completed")
-        if self.kind is EntryKind.OWNER:
-            return OwnerChange(self.registry, self.image_id, self.created_at, self.project, self.at)
-        return ImageRecord(
-            self.registry, self.image_id, self.created_at, self.project, self.capture, self.at
-        )
 
 
 class JournalFile:
@@ -119,7 +56,7 @@ class JournalFile:
         try:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
-            self._migrate()
+            bring_up_to_date(self._connection, path)
             self._check()
         except BaseException:
             self._connection.close()
@@ -160,7 +97,7 @@ class JournalFile:
 
     def add(self, rows: Iterable[Row]) -> None:
         """Write entries; those whose id is there already stay as they are."""
-        self._connection.executemany(_INSERT, map(_values, rows))
+        self._connection.executemany(_INSERT, map(values_of, rows))
 
     def move(
         self, entry_id: str, old: Sequence[EntryState], new: EntryState, reason: str | None = None
@@ -170,7 +107,7 @@ class JournalFile:
         moved = self._connection.execute(
             f"UPDATE entry SET state = ?, reason = COALESCE(?, reason), ended_at = ? "  # noqa: S608
             f"WHERE id = ? AND state IN ({_marks(old)})",
-            (new, reason, _microseconds(datetime.now(UTC)) if ended else None, entry_id, *old),
+            (new, reason, microseconds(datetime.now(UTC)) if ended else None, entry_id, *old),
         )
         if moved.rowcount != 1:
             raise WrongStateError(f"entry {entry_id} is in no state to become {new}")
@@ -188,7 +125,7 @@ class JournalFile:
         moved = self._connection.execute(
             f"UPDATE entry SET state = 'completed', image_id = ?, created_at = ?, "  # noqa: S608
             f"project = ?, at = ? WHERE id = ? AND state IN ({_marks(old)})",
-            (image.id.lower(), image.created_at, project, _microseconds(at), entry_id, *old),
+            (image.id.lower(), image.created_at, project, microseconds(at), entry_id, *old),
         )
         if moved.rowcount != 1:
             raise WrongStateError(f"entry {entry_id} is in no state to be completed")
@@ -199,9 +136,45 @@ class JournalFile:
             "UPDATE entry SET reason = ? WHERE id = ? AND state = 'in_doubt'", (reason, entry_id)
         )
 
+    def reopen(self, entry_ids: Sequence[str]) -> None:
+        """Have completed entries settled once more, of which a part is lost."""
+        self._connection.executemany(
+            "UPDATE entry SET state = 'in_doubt', ended_at = NULL, reason = ? "
+            "WHERE id = ? AND state = 'completed'",
+            [(_LOST, entry_id) for entry_id in entry_ids],
+        )
+
+    def park(self, entry_id: str, reason: str) -> None:
+        """Have the relay pass a completed entry over, which the store refuses."""
+        self._connection.execute(
+            "UPDATE entry SET ended_at = ?, reason = ? WHERE id = ? AND state = 'completed'",
+            (microseconds(datetime.now(UTC)), reason, entry_id),
+        )
+
+    def settle(self, entry_id: str, image: CreatedImage | None, *, at: datetime) -> None:
+        """Say by hand what became of an entry: this image, its owner named; None for nothing.
+
+        Raises `WrongStateError` if the entry is neither in doubt nor parked.
+        """
+        if image is None:
+            new = "state = 'abandoned', reason = 'settled by hand', ended_at = ?"
+            values: tuple[object, ...] = (microseconds(at),)
+        else:
+            new = (
+                "state = 'completed', image_id = ?, created_at = ?, project = ?, "
+                "at = COALESCE(at, ?), ended_at = NULL"
+            )
+            values = (image.id.lower(), image.created_at, image.owner, microseconds(at))
+        settled = self._connection.execute(
+            f"UPDATE entry SET {new} WHERE id = ? AND {FOR_A_PERSON}",  # noqa: S608 - constants
+            (*values, entry_id),
+        )
+        if settled.rowcount != 1:
+            raise WrongStateError(f"entry {entry_id} is not to be settled")
+
     def deliver(self, entry_ids: Sequence[str]) -> None:
         """Mark completed entries as delivered."""
-        now = _microseconds(datetime.now(UTC))
+        now = microseconds(datetime.now(UTC))
         self._connection.executemany(
             "UPDATE entry SET state = 'delivered', ended_at = ? "
             "WHERE id = ? AND state = 'completed'",
@@ -225,7 +198,7 @@ class JournalFile:
         return self._connection.execute(
             "DELETE FROM entry WHERE sequence IN (SELECT sequence FROM entry "
             "WHERE state IN ('delivered', 'abandoned') AND ended_at < ? LIMIT ?)",
-            (_microseconds(ended_before), at_most),
+            (microseconds(ended_before), at_most),
         ).rowcount
 
     # -- reading
@@ -253,6 +226,24 @@ class JournalFile:
         counted = "SELECT registry, COUNT(*) FROM entry WHERE state = 'in_doubt' GROUP BY registry"
         return dict(self._connection.execute(counted).fetchall())
 
+    def pending(self, *, at_most: int, beyond: int = 0) -> list[Row]:
+        """Return the oldest entries that are to be put, behind so many that are older."""
+        return self._rows(f"WHERE {DUE} ORDER BY sequence LIMIT ? OFFSET ?", (at_most, beyond))
+
+    def for_a_person(self) -> list[Row]:
+        """Return the entries that are in doubt, then those that are parked."""
+        return [
+            *self._rows(f"WHERE state = '{EntryState.IN_DOUBT}' ORDER BY sequence", ()),
+            *self._rows(f"WHERE {PARKED} ORDER BY sequence", ()),
+        ]
+
+    def count_parked(self) -> int:
+        """Return how many entries are parked."""
+        found: int = self._connection.execute(
+            f"SELECT COUNT(*) FROM entry WHERE {PARKED}"  # noqa: S608 - a constant
+        ).fetchone()[0]
+        return found
+
     def find(self, entry_id: str) -> Row | None:
         """Return one entry."""
         return next(iter(self._rows("WHERE id = ?", (entry_id,))), None)
@@ -265,51 +256,17 @@ class JournalFile:
         found = self._connection.execute(f"{SELECT_ENTRY} {condition}", parameters)
         return [row_of(row) for row in found]
 
-    def _migrate(self) -> None:
-        present = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if present == 0:
-            room = resources.files("relproxy.store") / "schema" / "journal-0001.sql"
-            script = room.read_text(encoding="utf-8")
-            self._connection.executescript(
-                f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = 1; COMMIT;"
-            )
-        elif present < 0:
-            raise sqlite3.DatabaseError(f"a version that is none: {present}")
-        elif present != 1:
-            raise NewerJournalError(
-                f"The journal {self.path} is of version {present}, and this relproxy knows 1: it "
-                "was written by a newer relproxy."
-            )
-
     def _check(self) -> None:
         found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise sqlite3.DatabaseError(str(found))
         # A row may be whole for SQLite and make no sense.
-        for state in (EntryState.BEGUN, EntryState.IN_DOUBT, EntryState.COMPLETED):
+        for state in (EntryState.BEGUN, EntryState.IN_DOUBT):
             for row in self._connection.execute(f"{SELECT_ENTRY} WHERE state = '{state.value}'"):
                 row_of(row)
-
-
-class NewerJournalError(Exception):
-    """A journal file was written by a newer relproxy."""
-
-
-def salvaged(path: Path) -> Iterator[Row]:
-    """Read from a broken journal file what can be read, a row at a time."""
-    with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:
-        last = 0
-        with suppress(sqlite3.Error):
-            last = connection.execute("SELECT MAX(sequence) FROM entry").fetchone()[0] or 0
-        if not last:
-            with suppress(sqlite3.Error):
-                for row in connection.execute(SELECT_ENTRY):
-                    with suppress(*NONSENSE):
-                        yield row_of(row)
-        for sequence in range(1, last + 1):
-            with suppress(sqlite3.Error, *NONSENSE):
-                for row in connection.execute(f"{SELECT_ENTRY} WHERE sequence = ?", (sequence,)):
-                    yield row_of(row)
+        completed = f"{SELECT_ENTRY} WHERE state = '{EntryState.COMPLETED}'"
+        rows = map(row_of, self._connection.execute(completed))
+        self.reopen([row.id for row in rows if not row.is_whole])
 
 
 def sync_directory(path: Path) -> None:
@@ -321,52 +278,6 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def row_of(row: Sequence[Any]) -> Row:
-    """Read one row of `entry`, its columns as `_COLUMNS` names them."""
-    entry_id, kind, state, registry, image_id, is_assigned, image_name, *rest = row
-    created_at, project, installation, instance_id, grade, begun_at, at, ended_at, reason = rest
-    return Row(
-        id=entry_id,
-        kind=EntryKind(kind),
-        state=EntryState(state),
-        registry=registry,
-        image_id=image_id,
-        is_assigned=bool(is_assigned),
-        image_name=image_name,
-        created_at=created_at,
-        project=project,
-        capture=None
-        if instance_id is None
-        else Capture(Instance(installation, instance_id), Grade(grade)),
-        begun_at=_moment(begun_at),
-        at=None if at is None else _moment(at),
-        ended_at=None if ended_at is None else _moment(ended_at),
-        reason=reason,
-    )
-
-
-def _values(row: Row) -> tuple[object, ...]:
-    capture = row.capture
-    return (
-        row.id,
-        row.kind,
-        row.state,
-        row.registry,
-        row.image_id,
-        row.is_assigned,
-        row.image_name,
-        row.created_at,
-        row.project,
-        capture.instance.installation if capture else None,
-        capture.instance.id if capture else None,
-        capture.grade if capture else None,
-        _microseconds(row.begun_at),
-        None if row.at is None else _microseconds(row.at),
-        None if row.ended_at is None else _microseconds(row.ended_at),
-        row.reason,
-    )
-
-
 def _is_of_the_disk(failure: Exception) -> bool:
     # sqlite3 says "corrupt" and "not a database" by the base class itself.
     is_general = type(failure) is sqlite3.DatabaseError
@@ -375,11 +286,3 @@ def _is_of_the_disk(failure: Exception) -> bool:
 
 def _marks(values: Sequence[object]) -> str:
     return ", ".join("?" for _ in values)
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-def _moment(microseconds: int) -> datetime:
-    return _EPOCH + microseconds * _MICROSECOND

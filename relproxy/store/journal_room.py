@@ -21,14 +21,10 @@ from pathlib import Path
 from typing import IO
 
 from relproxy.errors import JournalRefusedError
-from relproxy.store.journal_file import (
-    NONSENSE,
-    JournalFile,
-    NewerJournalError,
-    Row,
-    salvaged,
-    sync_directory,
-)
+from relproxy.store.journal_file import JournalFile, sync_directory
+from relproxy.store.journal_row import NONSENSE, Row
+from relproxy.store.journal_salvage import salvaged
+from relproxy.store.journal_schema import NewerJournalError
 
 _LOG = logging.getLogger(__name__)
 

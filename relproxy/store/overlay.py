@@ -20,7 +20,7 @@ from relproxy.model import (
 )
 from relproxy.store.base import RelationPage, RelationQuery, Store
 from relproxy.store.host_journals import HostJournals
-from relproxy.store.journal_file import Row
+from relproxy.store.journal_row import Row
 from relproxy.store.place import as_cursor, from_cursor
 
 # Images that were made under one id, one after the other or in several registries.

@@ -55,7 +55,8 @@ class PackedChanges:
                 await connection.execute(ADD_SOURCES, *_columns(sources))
             answer = await self._numbered(connection, statement)
             if answer is None:
-                raise asyncpg.DataError("a name was not kept")
+                # Not a `DataError`: the same change will be taken when it is put again.
+                raise asyncpg.InternalServerError("a name was not kept")
         if self._opaque:
             await connection.execute(ADD_OPAQUE, *_columns(sorted(self._opaque.items())))
         for kind, run in itertools.groupby(self._rows, lambda pair: pair[0]):

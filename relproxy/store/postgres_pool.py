@@ -15,7 +15,7 @@ from pathlib import Path
 
 import asyncpg
 
-from relproxy.errors import StoreRefusedError, StoreUnavailableError
+from relproxy.errors import RecordRefusedError, StoreRefusedError, StoreUnavailableError
 from relproxy.store.postgres_sql import IDENTITY, VERSION
 from relproxy.store.schema_versions import schema_versions
 from relproxy.tasks import Shared
@@ -26,6 +26,12 @@ _REFUSALS = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientPrivilegeError,
+)
+# A character that no text may hold, a number out of range, a name too long for an index: SQLSTATE
+# classes 22 and 54, and what asyncpg itself can't encode.
+_UNFIT = (
+    *(asyncpg.DataError, asyncpg.ProgramLimitExceededError),
+    *(ValueError, TypeError, OverflowError),
 )
 _TRANSIENT = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
@@ -119,13 +125,14 @@ class PostgresPool:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """Lend a connection. Raises `StoreUnavailableError`."""
+        """Lend a connection. Raises `StoreUnavailableError`, `RecordRefusedError` if by a value."""
         pool = await self._opened()
         with _translated():
             connection = await pool.acquire(timeout=self._settings.connect_s)
             is_whole = False
             try:
-                yield connection
+                with _refused():
+                    yield connection
                 is_whole = True
             finally:
                 # Cancelled or failed in the middle of something: nobody reads the rest of it.
@@ -196,6 +203,15 @@ async def _can_name_itself(connection: asyncpg.Connection) -> bool:
 
 
 @contextmanager
+def _refused() -> Iterator[None]:
+    """Tell what no server would take from a server that takes nothing now."""
+    try:
+        yield
+    except _UNFIT as failure:
+        raise RecordRefusedError("The store does not take this.") from failure
+
+
+@contextmanager
 def _translated() -> Iterator[None]:
     """Turn the driver's errors into those that the flow knows. No text of theirs is passed on."""
     try:
@@ -206,5 +222,5 @@ def _translated() -> Iterator[None]:
     except (*_TRANSIENT, TimeoutError) as failure:
         raise StoreUnavailableError("The store can't be read or written now.") from failure
     except (ValueError, TypeError) as failure:
-        # A value that no column takes; or a DSN that is none.
-        raise StoreUnavailableError("The store does not take this.") from failure
+        # A DSN that is none.
+        raise StoreUnavailableError("The store can't be reached so.") from failure

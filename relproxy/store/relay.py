@@ -19,13 +19,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from relproxy.errors import JournalUnavailableError, RelproxyError, StoreUnavailableError
+from relproxy.errors import (
+    JournalUnavailableError,
+    RecordRefusedError,
+    RelproxyError,
+    StoreUnavailableError,
+)
 from relproxy.failpoints import failpoint
 from relproxy.metrics import Metrics
 from relproxy.model import CreatedImage, ImageKey, Intent
 from relproxy.store.base import Delivery, Entry, EntryKind, Store
 from relproxy.store.journal import LocalJournal, new_entry
-from relproxy.store.journal_file import Row
+from relproxy.store.journal_row import Row
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,12 +38,19 @@ _LOG = logging.getLogger(__name__)
 # is put: both are noticed within this time.
 _LOOK_S = 2.0
 _FLUSH_S = 5.0
+_PURGE_S = 60.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
-# A batch that fails so often while the store answers is put entry by entry.
-_FAILURES_BEFORE_SINGLY = 3
+# A batch that fails so often while the store answers is put in parts.
+_FAILURES_BEFORE_APART = 3
+# A store that can be read and not written is slow to refuse: so long it is tried to take anything.
+_APART_S = 10.0
+_LONGEST_REASON = 500
 # A short transaction: creates wait for it on SQLite.
 _PURGED_AT_ONCE = 200
+
+# What entries have to keep their order of: registry and image id.
+_Image = tuple[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +75,7 @@ class Relay:
         self._woken = asyncio.Event()
         self._awaited: dict[str, asyncio.Event] = {}
         self._failures = 0
+        self._purges = True
 
     @property
     def is_well(self) -> bool:
@@ -100,17 +113,17 @@ class Relay:
             try:
                 moved = await self._deliver(looks=looks)
                 looks = False
-                # A little each time: what arrives meanwhile doesn't wait for all of it.
-                if time.monotonic() - purged_at > _LOOK_S * 30:
-                    if purged := await self.purge():
-                        moved += purged
-                    else:
-                        purged_at = time.monotonic()
             except (StoreUnavailableError, JournalUnavailableError) as failure:
                 await self._pause(failure)
                 looks = True
             else:
                 self._recovered()
+                # A little each time: what arrives meanwhile doesn't wait for all of it.
+                if time.monotonic() - purged_at > _PURGE_S:
+                    if purged := await self._purged():
+                        moved += purged
+                    else:
+                        purged_at = time.monotonic()
                 if not moved:
                     looks = await self._is_quiet_for(_LOOK_S)
 
@@ -126,17 +139,35 @@ class Relay:
 
         Where there is none and it `looks`, the store is asked all the same, for who it is.
         """
-        rows = await self._journal.pending()
+        rows = await self._pending()
+        if looks:
+            self._metrics.journal_parked.set(await self._journal.count_parked())
         if not rows:
             self._metrics.relay_lag_seconds.set(0)
         else:
-            lag = datetime.now(UTC) - min(row.at for row in rows if row.at is not None)
+            lag = datetime.now(UTC) - min(row.at or row.begun_at for row in rows)
             self._metrics.relay_lag_seconds.set(max(0.0, lag.total_seconds()))
-        if self._failures >= _FAILURES_BEFORE_SINGLY and len(rows) > 1:
-            return await self._deliver_singly(rows)
-        return await self._put(rows) if rows or looks else 0
+        if self._failures >= _FAILURES_BEFORE_APART and len(rows) > 1:
+            return await self._deliver_apart()
+        if not rows and not looks:
+            return 0
+        try:
+            # Where another server has taken the store's place, they are put to it once more.
+            return len(rows) if await self._put(rows) else 1
+        except RecordRefusedError:
+            return await self._deliver_apart()
 
-    async def _put(self, rows: Sequence[Row]) -> int:
+    async def _pending(self, *, beyond: int = 0) -> list[Row]:
+        """Return entries that are to be put; of what is lost of others the registry is asked."""
+        rows = await self._journal.pending(beyond=beyond)
+        if lost := [row for row in rows if not row.is_whole]:
+            _LOG.error("entries reopened", extra={"entries": [row.id for row in lost]})
+            await self._journal.reopen(lost)
+            rows = [row for row in rows if row.is_whole]
+        return rows
+
+    async def _put(self, rows: Sequence[Row]) -> bool:
+        """Put entries together and mark them as delivered, but for a server that is a new one."""
         if rows:
             failpoint("before-put")
         started = time.monotonic()
@@ -145,9 +176,9 @@ class Relay:
             failpoint("after-put")
             self._metrics.relay_put_seconds.observe(time.monotonic() - started)
         if await self._is_replaced(identity):
-            return 1
+            return False
         if not rows:
-            return 0
+            return True
         for row in rows:
             if (event := self._awaited.get(row.id)) is not None:
                 event.set()
@@ -155,22 +186,63 @@ class Relay:
         await self._journal.deliver(rows)
         failpoint("after-delivered")
         self._metrics.relay_delivered.inc(len(rows))
-        return len(rows)
+        return True
 
-    async def _deliver_singly(self, rows: Sequence[Row]) -> int:
-        """Put entry by entry, so that one that the store refuses doesn't hold up the others."""
-        await self._store.check()
-        moved = 0
-        for row in rows:
-            try:
-                moved += await self._put([row])
-            except StoreUnavailableError as failure:
-                _LOG.error(
-                    "store refuses an entry", extra={"entry": row.id}, exc_info=failure.__cause__
-                )
+    async def _deliver_apart(self) -> int:
+        """Put everything that is pending, but for what the store doesn't take.
+
+        Of an image of which one entry isn't taken, nothing later is put: the order is kept.
+        """
+        started = time.monotonic()
+        moved = stays = 0
+        held: set[_Image] = set()
+        while rows := await self._pending(beyond=stays):
+            taken = await self._put_apart(rows, held, None if moved else started + _APART_S)
+            moved += taken
+            stays += len(rows) - taken
         if not moved:
             raise StoreUnavailableError("The store takes none of the journal's entries.")
         return moved
+
+    async def _put_apart(self, rows: Sequence[Row], held: set[_Image], until: float | None) -> int:
+        """Put entries in ever smaller parts; add to `held` the images of those that stay.
+
+        Raises `StoreUnavailableError` if it is away, or has taken none `until` then.
+        """
+        moved = 0
+        parts = [rows]
+        while parts:
+            part = [row for row in parts.pop() if _image(row) not in held]
+            if not part:
+                continue
+            try:
+                moved += len(part) if await self._put(part) else 0
+            except RecordRefusedError as failure:
+                if len(part) == 1:
+                    await self._park(part[0], failure)
+                    moved += 1
+                else:
+                    parts += _halves(part)
+            except StoreUnavailableError as failure:
+                # Nothing is learnt of an entry from a store that takes none.
+                await self._store.check()
+                if until is not None and not moved and time.monotonic() > until:
+                    raise
+                if len(part) > 1:
+                    parts += _halves(part)
+                    continue
+                held.add(_image(part[0]))
+                _LOG.error(
+                    "store refuses an entry",
+                    extra={"entry": part[0].id},
+                    exc_info=failure.__cause__,
+                )
+        return moved
+
+    async def _park(self, row: Row, failure: RecordRefusedError) -> None:
+        why = f"the store refuses it: {failure.__cause__!r}"[:_LONGEST_REASON]
+        _LOG.error("entry parked", extra={"entry": row.id, "reason": why}, exc_info=failure)
+        await self._journal.park(row, why)
 
     async def _is_replaced(self, identity: str | None) -> bool:
         """See whether another server has taken the place of the one that took entries before."""
@@ -201,6 +273,18 @@ class Relay:
         )
         self._metrics.records_purged.inc(records)
         return entries + records
+
+    async def _purged(self) -> int:
+        """Purge; a failure is no delivery's, and the next time is early enough to try again."""
+        try:
+            purged = await self.purge()
+        except (StoreUnavailableError, JournalUnavailableError) as failure:
+            if self._purges:
+                _LOG.warning("nothing purged", extra={"reason": failure.sentence}, exc_info=failure)
+            self._purges = False
+            return 0
+        self._purges = True
+        return purged
 
     async def _pause(self, failure: RelproxyError) -> None:
         self._failures += 1
@@ -261,3 +345,13 @@ class RelayedJournal:
         with self._relay.expected(entry.id) as delivered:
             await self._journal.bury(entry, image.created_at)
             return await self._relay.confirmed(delivered)
+
+
+def _halves(rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
+    """Return the later half and the earlier: the last of a stack is the next."""
+    half = len(rows) // 2
+    return rows[half:], rows[:half]
+
+
+def _image(row: Row) -> _Image:
+    return row.registry, row.image_id

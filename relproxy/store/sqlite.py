@@ -21,7 +21,7 @@ from typing import Any
 
 import aiosqlite
 
-from relproxy.errors import StoreRefusedError, StoreUnavailableError
+from relproxy.errors import RecordRefusedError, StoreRefusedError, StoreUnavailableError
 from relproxy.model import (
     Burial,
     Capture,
@@ -55,6 +55,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _BUSY_TIMEOUT_S = 5.0
 
+# What can't be encoded, a number out of range, a text too large, a null where none may be.
+_UNFIT = (UnicodeEncodeError, OverflowError, sqlite3.DataError, sqlite3.IntegrityError)
 _WALKED_AT_ONCE = 500
 # The parameters of `records` that say a place, in its order.
 _PLACE = ("recorded_at", "image_id_before", "created_at", "registry")
@@ -236,9 +238,11 @@ class SqliteStore:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turn the driver's errors into the one that the flow knows."""
+    """Turn the driver's errors into those that the flow knows."""
     try:
         yield
+    except _UNFIT as failure:
+        raise RecordRefusedError("The store does not take this.") from failure
     except (sqlite3.Error, OSError, ValueError) as failure:
         # ValueError is how aiosqlite says that a connection was closed.
         raise StoreUnavailableError("The store can't be read or written now.") from failure

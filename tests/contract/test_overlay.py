@@ -16,7 +16,8 @@ from relproxy.errors import BadRequestError
 from relproxy.model import Capture, Grade, ImageKey, ImageRecord, Instance, InstanceQuery
 from relproxy.store.base import EntryKind, RelationQuery, Store
 from relproxy.store.host_journals import HostJournals
-from relproxy.store.journal_file import JournalFile, Row
+from relproxy.store.journal_file import JournalFile
+from relproxy.store.journal_row import Row
 from relproxy.store.overlay import Overlay
 from tests.entries import CREATED_AT, completed
 

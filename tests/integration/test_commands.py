@@ -197,6 +197,33 @@ def test_entries_in_doubt_are_listed_and_settled_by_hand(place: Place) -> None:
     file.close()
 
 
+def test_parked_entries_are_listed_and_settled_by_hand(place: Place) -> None:
+    file = place.journal()
+    rows = [completed(name, project="a\0b") for name in ("mended", "dropped")]
+    file.together([lambda: file.add(rows), *(lambda r=r: file.park(r.id, "why") for r in rows)])
+    doubtful_one = in_doubt(file, "c")
+    listed = [json.loads(li) for li in place.run("journal", "list", "--json").stdout.splitlines()]
+    assert [(entry["entry"], entry["state"]) for entry in listed] == [
+        (doubtful_one, "in_doubt"),
+        (rows[0].id, "parked"),
+        (rows[1].id, "parked"),
+    ]
+    assert place.run("journal", "list").stdout.endswith("\n\n1 in doubt, 2 parked\n")
+    created = ("--created-at", CREATED)
+    refused = place.run("journal", "settle", rows[0].id, *created)
+    assert (refused.returncode, sentence(refused)) == (
+        1,
+        "The image's owner holds what is no character: it isn't recorded.",
+    )
+    mended = place.run("journal", "settle", rows[0].id, *created, "--project", "alice")
+    dropped = place.run("journal", "settle", rows[1].id, "--abandoned")
+    assert (mended.returncode, dropped.returncode) == (0, 0)
+    (row,) = file.pending(at_most=9)
+    assert (row.image_id, row.project) == ("mended", "alice")
+    assert [row.id for row in file.for_a_person()] == [doubtful_one]
+    file.close()
+
+
 def test_the_journals_of_a_host_that_is_gone_are_adopted(place: Place, tmp_path: Path) -> None:
     gone = Place(tmp_path / "gone")
     entries = []

@@ -16,6 +16,7 @@ import pytest
 from lab.stand_in import StandIn
 from relproxy.store.base import EntryKind
 from relproxy.store.journal_file import JournalFile
+from tests.entries import completed
 from tests.integration.conftest import Client, Serve, Wall, eventually, registry
 
 TUPLE = {"X-Nova-Instance-ID": "123"}
@@ -249,6 +250,34 @@ def giving_to(project: str) -> dict[str, Any]:
     """Return what a PATCH is called with that makes a project the owner."""
     change = json.dumps([{"op": "replace", "path": "/owner", "value": project}])
     return {"data": change, "headers": {"Content-Type": PATCH}}
+
+
+async def test_an_owner_that_no_store_can_keep_is_left_to_a_person(
+    serve: Serve, noauth: StandIn
+) -> None:
+    client = await serve(registries=[registry(noauth.url, "relproxy")])
+    made = await client.create("a", "ops", roles="admin", headers=TUPLE, fields={"owner": "a\0b"})
+    assert made.status == 503
+    assert b"owner holds what is no character" in made.body
+
+    async def reasons() -> list[str]:
+        return [entry["reason"] for entry in await client.in_doubt()]
+
+    await eventually(reasons, ["The image's owner holds what is no character: it isn't recorded."])
+    answer = await client.create("b", "alice", headers=TUPLE)
+    assert (answer.status, answer.headers.get("X-Relproxy-Record")) == (201, None)
+
+
+async def test_what_the_store_refuses_is_shown_on_the_admin_listener(second_wall: Client) -> None:
+    file = JournalFile(second_wall.journal / "worker-0.db")
+    row = completed("a")
+    file.together([lambda: file.add([row]), lambda: file.park(row.id, "why")])
+    file.close()
+    answer = await second_wall.get("/v1/journal", url=second_wall.admin_url)
+    (parked,) = answer.json()["parked"]
+    assert (parked["entry"], parked["state"], parked["reason"]) == (row.id, "parked", "why")
+    # Clients of this host see what it says all the same.
+    assert [r["project"] for r in await second_wall.relations("image_id=a")] == ["alice"]
 
 
 async def test_an_admins_change_of_the_owner_moves_the_record(only_wall: Client) -> None:

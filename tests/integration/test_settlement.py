@@ -22,7 +22,8 @@ from relproxy.settlement import Asked, Settlement, SettlementParts, front_creden
 from relproxy.store.base import Entry, EntryKind, EntryState
 from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal import LocalJournal
-from relproxy.store.journal_file import JournalFile, Row
+from relproxy.store.journal_file import JournalFile
+from relproxy.store.journal_row import Row
 from relproxy.store.overlay import Overlay
 from relproxy.store.relay import Relay, Terms
 from relproxy.store.sqlite import SqliteStore

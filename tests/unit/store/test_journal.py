@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from relproxy.model import (
 )
 from relproxy.store.base import Entry, EntryKind, EntryState
 from relproxy.store.journal import NEXT, LocalJournal, before, new_entry
-from relproxy.store.journal_file import SELECT_ENTRY, JournalFile, WrongStateError
+from relproxy.store.journal_file import JournalFile
+from relproxy.store.journal_row import SELECT_ENTRY, WrongStateError
 from tests.entries import doubtful
 
 EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
@@ -88,6 +90,53 @@ async def test_an_image_that_nobody_owns_is_not_completed(
     with pytest.raises(RecordNotKeptError):
         await journal.complete(entry, CreatedImage("a", IMAGE.created_at, None))
     assert states(path) == {entry.id: "begun"}
+
+
+@pytest.mark.parametrize(
+    ("image", "why"),
+    [
+        (replace(IMAGE, owner="a\0b"), "owner holds what is no character"),
+        (replace(IMAGE, owner="\ud800"), "owner holds what is no character"),
+        (replace(IMAGE, owner="p" * 256), "owner has 256 characters, and 255 can be kept"),
+        (replace(IMAGE, id="a\0b"), "id holds what is no character"),
+        (replace(IMAGE, created_at="2030" * 100), "created_at has 400 characters"),
+    ],
+)
+async def test_what_no_store_can_keep_is_not_completed(
+    journal: LocalJournal, path: Path, image: CreatedImage, why: str
+) -> None:
+    entry = await journal.begin(INTENT)
+    with pytest.raises(RecordNotKeptError, match=why):
+        await journal.complete(entry, image)
+    assert states(path) == {entry.id: "begun"}
+    await journal.complete(entry, replace(IMAGE, owner="é" * 255))
+
+
+async def test_a_parked_entry_is_passed_over_and_settled_by_hand(
+    journal: LocalJournal, path: Path
+) -> None:
+    for _ in range(2):
+        await reach(journal, EntryState.COMPLETED)
+    first, second = await journal.pending()
+    await journal.park(first, "why")
+    assert await journal.pending() == [second]
+    assert await journal.count_parked() == 1
+    file = JournalFile(path)
+    (parked,) = file.for_a_person()
+    assert (parked.id, parked.is_parked, parked.reason) == (first.id, True, "why")
+    mended = replace(IMAGE, owner="bob")
+    (result,) = file.together([lambda: file.settle(second.id, mended, at=datetime.now(UTC))])
+    assert isinstance(result, WrongStateError)
+    file.together([lambda: file.settle(first.id, mended, at=datetime.now(UTC))])
+    assert file.for_a_person() == []
+    again, _ = await journal.pending()
+    # It was made when it was made.
+    assert (again.id, again.project, again.at) == (first.id, "bob", first.at)
+    await journal.park(again, "why")
+    file.together([lambda: file.settle(first.id, None, at=datetime.now(UTC))])
+    file.close()
+    assert states(path)[first.id] == "abandoned"
+    assert await journal.pending() == [second]
 
 
 async def test_a_burial_and_a_change_of_owner_are_told_as_such(journal: LocalJournal) -> None:
@@ -279,7 +328,8 @@ async def test_open_entries_are_found_among_many_that_ended_by_an_index(
     await reach(journal, state)
     plans: list[str] = []
     with sqlite3.connect(path) as database:
-        for condition in ("ORDER BY sequence LIMIT 500", "AND image_id = 'a'"):
+        due = "AND ended_at IS NULL" if state is EntryState.COMPLETED else ""
+        for condition in (f"{due} ORDER BY sequence LIMIT 500", "AND image_id = 'a'"):
             statement = f"{SELECT_ENTRY} WHERE state = '{state.value}' {condition}"
             found = database.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
             plans += [row[3] for row in found]

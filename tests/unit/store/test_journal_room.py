@@ -12,7 +12,7 @@ import pytest
 
 from relproxy.errors import JournalRefusedError
 from relproxy.store.base import EntryState
-from relproxy.store.journal_file import JournalFile, Row
+from relproxy.store.journal_file import JournalFile
 from relproxy.store.journal_room import (
     JournalRoom,
     Slot,
@@ -21,6 +21,7 @@ from relproxy.store.journal_room import (
     open_journal,
     remove,
 )
+from relproxy.store.journal_row import Row
 from tests.entries import doubtful
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -9,13 +11,15 @@ from typing import cast
 
 import pytest
 
-from relproxy.errors import StoreUnavailableError
+from relproxy.errors import RecordRefusedError, StoreUnavailableError
 from relproxy.metrics import Metrics
 from relproxy.model import Burial, Change, CreatedImage, ImageKey, Intent
-from relproxy.store.base import Delivery, Store
+from relproxy.store.base import Delivery, EntryKind, Store
 from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_file import JournalFile
+from relproxy.store.journal_row import COLUMNS, values_of
 from relproxy.store.relay import Relay, RelayedJournal, Terms
+from tests.entries import completed
 
 PATIENCE_S = 30
 CREATED = "2030-01-01T00:00:00Z"
@@ -36,6 +40,12 @@ class FakeStore:
     taken: list[str] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     deleted_at: list[datetime] = field(default_factory=list)
+    unfit: set[str] = field(default_factory=set)
+    # How often it doesn't take a name, for a reason that passes.
+    failing: Counter[str] = field(default_factory=Counter)
+    asked: int = 0
+    purges: int = 0
+    refuses_to_purge: bool = False
     is_away: bool = False
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     tried: asyncio.Event = field(default_factory=asyncio.Event)
@@ -47,13 +57,23 @@ class FakeStore:
         names = [c.image_id + ("!" if isinstance(c, Burial) else "") for c in changes]
         if changes:
             self.tried.set()
+            self.asked += 1
         await self.gate.wait()
+        if self.unfit & set(names):
+            raise RecordRefusedError("never")
         if self.is_away or self.refused & set(names):
             raise StoreUnavailableError("no")
+        for name in names:
+            if self.failing[name] > 0:
+                self.failing[name] -= 1
+                raise StoreUnavailableError("not now")
         self.taken += names
         return self.identity
 
     async def purge(self, *, deleted_before: datetime, at_most: int) -> int:
+        self.purges += 1
+        if self.refuses_to_purge:
+            raise StoreUnavailableError("no right to delete")
         due = [at for at in self.deleted_at if at < deleted_before][:at_most]
         self.deleted_at = [at for at in self.deleted_at if at not in due]
         return len(due)
@@ -126,12 +146,30 @@ async def test_records_of_images_deleted_long_ago_are_forgotten(setting: Setting
 async def test_the_relay_purges_by_itself(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relproxy.store.relay._LOOK_S", 0.01)
+    monkeypatch.setattr("relproxy.store.relay._PURGE_S", 0.1)
     monkeypatch.setattr("relproxy.store.relay._PURGED_AT_ONCE", 1)
     setting.store.deleted_at = [datetime.now(UTC) - timedelta(days=31, seconds=n) for n in range(9)]
     setting.start()
     # What arrives in the middle of it isn't held up until its end.
     assert await setting.create("a") is Delivery.CONFIRMED
+    await until(lambda: not setting.store.deleted_at)
+
+
+async def test_a_purge_that_fails_holds_up_nothing_and_is_told_once(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("relproxy.store.relay._PURGE_S", 0.05)
+    setting.store.refuses_to_purge = True
+    setting.start()
+    await until(lambda: setting.store.purges > 1)
+    # Not at once: it has had its time.
+    assert setting.store.purges < 100
+    assert setting.relay.is_well
+    assert await setting.create("a") is Delivery.CONFIRMED
+    assert [r.getMessage() for r in caplog.records] == ["nothing purged"]
+    assert setting.metrics.collectors.get_sample_value("relproxy_relay_failures_total") == 0
+    setting.store.refuses_to_purge = False
+    setting.store.deleted_at = [datetime.now(UTC) - timedelta(days=31)]
     await until(lambda: not setting.store.deleted_at)
 
 
@@ -192,7 +230,6 @@ async def test_no_create_is_confirmed_by_a_server_that_may_lack_the_earlier_ones
     await setting.taken(["a"])
     setting.store.identity = "two"
     assert await setting.create("b") is Delivery.CONFIRMED
-    assert setting.store.taken.index("b") < len(setting.store.taken) - 1
     assert setting.store.taken.count("a") == 2
 
 
@@ -205,6 +242,120 @@ async def test_an_entry_that_the_store_refuses_holds_up_no_other(setting: Settin
     await setting.pending(["bad"])
     setting.store.refused = set()
     await setting.pending([])
+
+
+async def test_nothing_of_an_image_passes_an_entry_of_it_that_the_store_did_not_take(
+    setting: Setting,
+) -> None:
+    await setting.create("a")
+    await setting.create("b")
+    await setting.flow.bury("glance", ImageKey("a", None))
+    # Four times with others, then by itself.
+    setting.store.failing["a"] = 5
+    setting.start()
+    await setting.taken(["b", "a", "a!"])
+
+
+async def test_entries_that_the_store_does_not_take_hold_up_no_other_however_many_they_are(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relproxy.store.journal._BATCH", 5)
+    stuck = [f"stuck-{number}" for number in range(12)]
+    setting.store.refused = set(stuck)
+    for name in (*stuck, "good"):
+        await setting.create(name)
+    setting.start()
+    await until(lambda: setting.store.taken == ["good"])
+    setting.store.refused = set()
+    await setting.pending([])
+    assert setting.store.taken == ["good", *stuck]
+
+
+async def put_apart(setting: Setting) -> int:
+    """Have many entries put apart to a store that takes none; return how often it was asked."""
+    names = [str(number) for number in range(100)]
+    setting.store.refused = set(names)
+    for name in names:
+        await setting.create(name)
+    setting.relay._failures = 3  # noqa: SLF001 - it puts apart then
+    with pytest.raises(StoreUnavailableError):
+        await setting.relay._deliver(looks=False)  # noqa: SLF001
+    return setting.store.asked
+
+
+async def test_what_the_store_never_takes_is_parked_and_delays_nothing(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    setting.relay._confirm_wait_s = PATIENCE_S  # noqa: SLF001 - not even a little
+    setting.store.unfit = {f"bad-{number}" for number in range(20)}
+    names = [f"{kind}-{number}" for number in range(20) for kind in ("good", "bad")]
+    for name in names:
+        entry = await setting.journal.begin(Intent("glance", "alice", None, name))
+        await setting.journal.complete(entry, CreatedImage(name, CREATED, None))
+    setting.start()
+    assert await setting.create("last") is Delivery.CONFIRMED
+    assert setting.relay.is_well
+    assert setting.store.taken == [*(f"good-{number}" for number in range(20)), "last"]
+    await setting.pending([])
+    assert await setting.journal.count_parked() == 20
+    assert {r.getMessage() for r in caplog.records} == {"entry parked"}
+    shown = setting.metrics.collectors.get_sample_value
+    await until(lambda: shown("relproxy_journal_parked") == 20)
+
+
+async def test_an_entry_that_lost_what_it_says_ends_nothing_and_is_in_doubt_again(
+    setting: Setting, tmp_path: Path
+) -> None:
+    damaged = [
+        completed("a", created_at=None),
+        completed("b", at=None),
+        completed("c", project=None),
+        completed("d", kind=EntryKind.OWNER, project=None),
+        completed("e", kind=EntryKind.BURIAL, created_at=None, project=None, at=None),
+    ]
+    with sqlite3.connect(tmp_path / "worker-0.db") as database:
+        marks = ", ".join("?" for _ in COLUMNS.split(", "))
+        statement = f"INSERT INTO entry ({COLUMNS}) VALUES ({marks})"  # noqa: S608
+        database.executemany(statement, map(values_of, damaged))
+    database.close()
+    setting.start()
+    assert await setting.create("good") is Delivery.CONFIRMED
+    # When it was begun is when it was.
+    await setting.taken(["e!", "good"])
+    found = await setting.journal.in_doubt("glance")
+    assert [row.image_id for row in found] == ["a", "b", "c", "d"]
+    assert {row.reason for row in found} == {"the journal has lost a part of what it says"}
+
+
+async def test_an_entry_that_makes_no_sense_ends_nothing(setting: Setting, tmp_path: Path) -> None:
+    await setting.create("a")
+    with sqlite3.connect(tmp_path / "worker-0.db", isolation_level=None) as database:
+        database.execute("UPDATE entry SET begun_at = 'nonsense'")
+        setting.start()
+        await until(lambda: not setting.relay.is_well)
+        assert setting.task is not None
+        assert not setting.task.done()
+        database.execute("UPDATE entry SET begun_at = 0")
+    database.close()
+    await setting.taken(["a"])
+
+
+async def test_a_store_that_goes_away_while_entries_are_put_apart_is_not_asked_for_each(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check() -> None:
+        if setting.store.asked:
+            raise StoreUnavailableError("away")
+
+    monkeypatch.setattr(setting.store, "check", check)
+    assert await put_apart(setting) == 1
+
+
+async def test_a_store_that_can_be_read_and_takes_nothing_is_not_asked_for_each(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relproxy.store.relay._APART_S", 0.0)
+    assert await put_apart(setting) == 1
 
 
 async def test_the_lag_is_the_age_of_the_oldest_entry_and_then_none(setting: Setting) -> None:
