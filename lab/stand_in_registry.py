@@ -101,7 +101,7 @@ class Registry:
         self._random = random.Random(0)  # noqa: S311 - ids that are the same in every run
         self._last_moment = datetime.now(UTC)
         self._exact_times: dict[tuple[str, str], str] = {}
-        self._deleted_ids: set[str] = set()
+        self._deleted: dict[str, Image] = {}
         self._data: dict[str, bytes] = {}
         self._memberships = Memberships(
             self.members, self._readable, lambda: _to_second(self._moment())
@@ -123,8 +123,8 @@ class Registry:
         return self.images[image_id]
 
     def empty(self) -> None:
-        """Forget every image and every request, but not which ids are used up."""
-        for kept in (self.images, self.members, self._data, self._exact_times, self.requests):
+        """Forget every image and every request, but not what was deleted."""
+        for kept in (self.images, self.members, self._data, self.requests):
             kept.clear()
 
     def routes(self) -> tuple[tuple[str, dict[str, Handler], str], ...]:
@@ -217,11 +217,13 @@ class Registry:
     def _marker(self, marker: str | None, caller: Caller) -> Image | None:
         if marker is None:
             return None
-        if marker not in self.images:
+        # An admin may begin behind an image that is deleted: `context.can_see_deleted`.
+        known = self._deleted | self.images if caller.is_admin else self.images
+        if marker not in known:
             raise RefusedError(400, f"No image found with ID {marker}")
         if not self.lists_everything:
-            self._check_visible(self.images[marker], caller)
-        return self.images[marker]
+            self._check_visible(known[marker], caller)
+        return known[marker]
 
     def _check_visible(self, image: Image, caller: Caller) -> None:
         if not is_readable(image, caller, self._memberships.of(image["id"])):
@@ -233,7 +235,7 @@ class Registry:
             raise RefusedError(500)  # as Glance does
         check_create(fields, call.caller)
         image_id = fields.get("id") or self._new_id()
-        if image_id in self.images or (image_id in self._deleted_ids and not self.reuses_ids):
+        if image_id in self.images or (image_id in self._deleted and not self.reuses_ids):
             raise RefusedError(409, f"Image ID {image_id} already exists!")
         if self.faults.before_create is not None:
             await self.faults.before_create()
@@ -302,8 +304,9 @@ class Registry:
         image = self._writable(call, "delete_image", "Failed to find image {} to delete")
         if image["protected"]:
             raise RefusedError(403, f"Image {image['id']} is protected and cannot be deleted.")
-        del self.images[image["id"]]
-        self._deleted_ids.add(image["id"])
+        image["status"] = "deleted"
+        self._touch(image)
+        self._deleted[image["id"]] = self.images.pop(image["id"])
         self._data.pop(image["id"], None)
         self._memberships.forget(image["id"])
         await reached(self.faults.hang_after_change)

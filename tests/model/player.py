@@ -285,14 +285,16 @@ class Player:
 
     async def _delete(self, asked: do.Delete, image: Image) -> None:
         expected = verdicts.of_writing(self._world, asked.who, image, good=204)
+        now = self._behind.now()
         await self._ask(asked.who, "DELETE", image, expected=expected)
         if expected == 204:
-            image.is_gone = True
+            image.is_gone, image.updated = True, now
 
     async def _vanish(self, _: do.Vanish, image: Image) -> None:
         if not image.is_gone and image.id in await self._behind.everything():
+            now = self._behind.now()
             await self._behind.delete(image.id)
-            image.is_gone = True
+            image.is_gone, image.updated = True, now
 
     async def _show(self, asked: do.Show, image: Image) -> None:
         expected = verdicts.of_reading(self._world, asked.who, image, good=200)

@@ -67,8 +67,8 @@ class Behind(Protocol):
         """Delete an image behind relproxy's back."""
         ...
 
-    async def order(self, world: World, query: Query) -> Sequence[str]:
-        """Return the ids of all images in the order that a query asks for."""
+    async def order(self, world: World, query: Query) -> Sequence[Image]:
+        """Return the images in the order that a query asks for; some may be left out."""
         ...
 
     async def everything(self) -> Mapping[str, Mapping[str, Any]]:
@@ -144,7 +144,7 @@ class StandInBehind(_Direct):
         finally:
             self.glance.reuses_ids = False
 
-    async def order(self, world: World, query: Query) -> Sequence[str]:
+    async def order(self, world: World, query: Query) -> Sequence[Image]:
         return world.order(query)
 
     async def everything(self) -> Mapping[str, Mapping[str, Any]]:
@@ -192,8 +192,7 @@ class GlanceBehind(_Direct):
     def taking_ids_again(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    async def order(self, world: World, query: Query) -> Sequence[str]:
-        del world
+    async def order(self, world: World, query: Query) -> Sequence[Image]:
         sort = [("sort", ",".join(f"{key}:{way}" for key, way in query.sort))] * bool(query.sort)
         if len(query.sort) > 1 and query.tie == "asc":
             keys = [("sort_key", key) for key, _ in query.sort]
@@ -202,7 +201,8 @@ class GlanceBehind(_Direct):
         asked = tuple(sort)
         if asked not in self._orders:
             self._orders[asked] = [image["id"] for image in await self._listed(*asked)]
-        return self._orders[asked]
+        live = {image.id: image for image in world.images if not image.is_gone}
+        return [live[image_id] for image_id in self._orders[asked] if image_id in live]
 
     async def everything(self) -> Mapping[str, Mapping[str, Any]]:
         shown = [*await self._listed(), *await self._listed(("os_hidden", "true"))]

@@ -56,6 +56,8 @@ class Image:
 
     @property
     def status(self) -> str:
+        if self.is_gone:
+            return "deleted"
         return "queued" if self.data is None else "active"
 
     @property
@@ -170,23 +172,30 @@ class World:
             and who in (ADMIN, record.project)
         )
 
-    def order(self, query: Query) -> list[str]:
-        """Return every live image's id as the registry sorts: by its full times, ties by id."""
-        ranked = [image for image in self.images if not image.is_gone]
+    def order(self, query: Query) -> list[Image]:
+        """Return all images as the registry sorts: by its full times, ties by id."""
+        ranked = list(self.images)
         for key, direction in reversed(_complete(query.sort, query.tie)):
             ranked.sort(key=lambda image: _rank(image, key), reverse=direction == "desc")
-        return [image.id for image in ranked]
+        return ranked
 
-    def expected(self, who: str, query: Query, order: Sequence[str]) -> list[str] | None:
-        """Return the ids of all pages in the registry's order, or None for a refusal."""
+    def marker(self, who: str, image_id: str) -> Image | None:
+        """Return the image behind which somebody may begin; Glance's admin even a deleted one."""
+        image = self.find(image_id)
+        if image is not None:
+            return image if self.is_careless or self.reads(who, image) else None
+        gone = [image for image in self.images if image.id == image_id and who == ADMIN]
+        return gone[-1] if gone else None
+
+    def expected(self, who: str, query: Query, order: Sequence[Image]) -> list[Image] | None:
+        """Return the images of all pages in the registry's order, or None for a refusal."""
         behind = order
         if query.marker is not None:
-            marker = self.find(query.marker)
-            if marker is None or not (self.is_careless or self.reads(who, marker)):
+            marker = self.marker(who, query.marker)
+            if marker is None:
                 return None
-            behind = order[order.index(marker.id) + 1 :]
-        live = {image.id: image for image in self.images if not image.is_gone}
-        return [i for i in behind if i in live and self.lists(who, live[i], query)]
+            behind = order[order.index(marker) + 1 :]
+        return [image for image in behind if self.lists(who, image, query)]
 
 
 def _passes(image: Image, query: Query) -> bool:
