@@ -50,10 +50,8 @@ from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_room import JournalRoom, open_journal
 from relproxy.store.overlay import Overlay
-from relproxy.store.postgres import PostgresStore
-from relproxy.store.postgres_pool import PostgresSettings, migrate
 from relproxy.store.relay import Relay, RelayedJournal, Terms
-from relproxy.store.sqlite import SqliteStore
+from relproxy.stores import opened_store, store_of
 from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream, open_session
 
@@ -88,7 +86,7 @@ async def running(
         sockets = sockets or bind_all(configuration)
         opened.callback(sockets.close)
         metrics = Metrics()
-        store = _store(configuration.store)
+        store = store_of(configuration.store)
         opened.push_async_callback(store.close)
         await _open(store, configuration)
         recorder = await _recorder(opened, configuration, store, metrics)
@@ -130,43 +128,6 @@ class _Recorder:
     adoption: Adoption
     journals: HostJournals
     overlay: Overlay
-
-
-def _postgres_settings(settings: config.Store) -> PostgresSettings:
-    """Return how the configuration says that a PostgreSQL is reached."""
-    return PostgresSettings(
-        dsn=settings.dsn or "",
-        password_file=settings.password_file,
-        connections=settings.connections,
-        connect_s=settings.connect_s,
-        statement_s=settings.statement_s,
-    )
-
-
-def _store(settings: config.Store) -> Store:
-    if settings.dsn is None:
-        return SqliteStore(settings.path)
-    return PostgresStore(_postgres_settings(settings))
-
-
-@asynccontextmanager
-async def opened_store(settings: config.Store) -> AsyncIterator[Store]:
-    """Open the configured store, for a command. Raises `StoreUnavailableError`."""
-    store = _store(settings)
-    try:
-        await store.open()
-        yield store
-    finally:
-        await store.close()
-
-
-async def migrated(settings: config.Store) -> str:
-    """Bring the store's schema up to date, and say what was done."""
-    if settings.dsn is None:
-        async with opened_store(settings):
-            return "the SQLite file is up to date"
-    before, after = await migrate(_postgres_settings(settings))
-    return f"schema version {after}" + (f", it was {before}" if before != after else "")
 
 
 async def _open(store: Store, configuration: config.Configuration) -> None:

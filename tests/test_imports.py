@@ -43,6 +43,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "store.sqlite": (
         *("store.base", "store.place", "store.schema_versions", "store.sqlite_sql", *VALUES),
     ),
+    "store.sqlite_reader": ("store.schema_versions", "store.sqlite", *VALUES),
     "store.postgres_sql": (),
     "store.postgres_pool": ("store.postgres_sql", "store.schema_versions", *VALUES),
     "store.postgres": (
@@ -68,6 +69,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "config_types": ("filters.target", *VALUES),
     "config": ("config_types", *VALUES),
     "config_file": ("config", *VALUES),
+    "stores": (
+        *("config", "store.base", "store.postgres", "store.postgres_pool", "store.sqlite"),
+        *("store.sqlite_reader", *VALUES),
+    ),
     "sockets": ("config", *VALUES),
     "worker": ("sockets",),
     "supervisor": ("metrics", "sockets", "tasks", "worker"),
@@ -123,7 +128,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
             "proxy",
             "recording",
         ),
-        *("recording", "routing", "server", "settlement", "sockets", "store", "tasks", "upstream"),
+        *("recording", "routing", "server", "settlement", "sockets", "store", "stores"),
+        *("tasks", "upstream"),
         *VALUES,
     ),
     "cli.verbs": VALUES,
@@ -142,14 +148,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("app", "config", "config_file", "logs", "metrics", "sockets", "supervisor", "tasks"),
         *("worker", *VALUES),
     ),
-    "cli.store": ("app", "cli.verbs", "config_file", "store.copying", *VALUES),
-    "cli.*": ("app", "cli.verbs", "config", "config_file", "logs", *VALUES),
+    "cli.store": ("app", "cli.verbs", "config_file", "store.copying", "stores", *VALUES),
+    "cli.*": ("app", "cli.verbs", "config", "config_file", "logs", "stores", *VALUES),
     "__main__": ("__version__", "cli"),
 }
 
 # Other people's package -> the modules that may import it.
 DRIVERS: dict[str, frozenset[str]] = {
-    "aiosqlite": frozenset({"store.sqlite"}),
+    "aiosqlite": frozenset({"store.sqlite", "store.sqlite_reader"}),
     "asyncpg": frozenset({"store.postgres", "store.postgres_changes", "store.postgres_pool"}),
     "pydantic": frozenset({"config", "config_file", "config_types"}),
     "pydantic_core": frozenset({"config", "config_file"}),
