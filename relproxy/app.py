@@ -17,12 +17,14 @@ import aiohttp
 from aiohttp import web
 
 from relproxy import config
+from relproxy.admin.explain import ExplainView
 from relproxy.admin.health import Health, Probe, Watched
 from relproxy.admin.journal import JournalView
 from relproxy.admin.listener import admin_application
 from relproxy.admin.relations import RelationsView
 from relproxy.endpoints import Endpoints
 from relproxy.errors import StoreRefusedError, StoreUnavailableError
+from relproxy.explanation import Explainer
 from relproxy.filters.base import Dialect
 from relproxy.filters.capture import MetadataHeaders
 from relproxy.filters.glance_v2 import GlanceV2
@@ -51,7 +53,7 @@ from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_room import JournalRoom, open_journal
 from relproxy.store.overlay import Overlay
 from relproxy.store.relay import Relay, RelayedJournal, Terms
-from relproxy.stores import opened_store, store_of
+from relproxy.stores import opened_store, store_of, store_to_read
 from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream, open_session
 
@@ -92,7 +94,8 @@ async def running(
         recorder = await _recorder(opened, configuration, store, metrics)
         session = await opened.enter_async_context(open_session(configuration.timeouts))
         upstreams = _upstreams(configuration, session, metrics)
-        settlement = _settlement(configuration, recorder, upstreams, session, metrics)
+        asked = _asked(configuration, upstreams, session)
+        settlement = _settlement(configuration, recorder, asked, metrics)
         watched = _background(opened, recorder, settlement)
         tasks = TaskSet()
         opened.push_async_callback(tasks.drain, configuration.timeouts.shutdown_s)
@@ -100,7 +103,11 @@ async def running(
         probes = {r.name: _probe(r, upstreams[r.name]) for r in configuration.registries}
         health = Health(store, probes, watched, probe_s=configuration.timeouts.probe_s)
         admin = admin_application(
-            health, RelationsView(recorder.overlay), JournalView(recorder.journals), metrics
+            health,
+            RelationsView(recorder.overlay),
+            JournalView(recorder.journals),
+            ExplainView(Explainer(configuration, asked, recorder.journals, recorder.overlay)),
+            metrics,
         )
         admin_address = await _listen_admin(opened, sockets.admin, admin)
         in_flight = InFlight(metrics)
@@ -214,22 +221,25 @@ def _background(
     }
 
 
+@asynccontextmanager
+async def explainer_beside(configuration: config.Configuration) -> AsyncIterator[Explainer]:
+    """Put together what explains, for a command: beside a running relproxy, or without one."""
+    async with AsyncExitStack() as opened:
+        store = await opened.enter_async_context(store_to_read(configuration.store))
+        journals = HostJournals(configuration.journal.directory)
+        opened.push_async_callback(journals.close)
+        session = await opened.enter_async_context(open_session(configuration.timeouts))
+        upstreams = _upstreams(configuration, session, Metrics())
+        asked = _asked(configuration, upstreams, session)
+        yield Explainer(configuration, asked, journals, Overlay(journals, store))
+
+
 def _settlement(
     configuration: config.Configuration,
     recorder: _Recorder,
-    upstreams: Mapping[str, Upstream],
-    session: aiohttp.ClientSession,
+    asked: Mapping[str, Asked],
     metrics: Metrics,
 ) -> Settlement:
-    roles = frozenset(configuration.identity.admin_roles)
-    asked = {
-        registry.name: Asked(
-            upstreams[registry.name],
-            _DIALECTS[registry.dialect],
-            _credentials(registry, roles, session),
-        )
-        for registry in configuration.registries
-    }
     return Settlement(
         SettlementParts(
             recorder.journal,
@@ -241,6 +251,23 @@ def _settlement(
         ),
         abandon_after_s=configuration.journal.abandon_after_s,
     )
+
+
+def _asked(
+    configuration: config.Configuration,
+    upstreams: Mapping[str, Upstream],
+    session: aiohttp.ClientSession,
+) -> Mapping[str, Asked]:
+    """Say how relproxy itself asks each registry."""
+    roles = frozenset(configuration.identity.admin_roles)
+    return {
+        registry.name: Asked(
+            upstreams[registry.name],
+            _DIALECTS[registry.dialect],
+            _credentials(registry, roles, session),
+        )
+        for registry in configuration.registries
+    }
 
 
 def _credentials(

@@ -291,7 +291,9 @@ class Timeouts(_Section):
         "stays silent for minutes.",
     )
     probe_s: Seconds = Field(
-        default=3, description="For /readyz to ask a registry: shorter than a probe's own timeout."
+        default=3,
+        description="For /readyz, or `relproxy explain`, to ask a registry: shorter than a probe's "
+        "own timeout.",
     )
     shutdown_s: Seconds = Field(
         default=30, description="For running requests to finish after SIGTERM."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from relproxy.bodies import whole, whole_response
 from relproxy.config import Limits
 from relproxy.errors import BadRequestError, ListChangedError, RegistryGarbageError
 from relproxy.exchange import Exchange
-from relproxy.filters.base import Page, Row
+from relproxy.filters.base import Page, Row, is_image_id
 from relproxy.filters.headers import rewritten_headers, whole_body_headers
 from relproxy.filters.query import NO_IMAGE, ListQuery, parse_list_query, upstream_query
 from relproxy.filters.visibility import may_see
@@ -22,8 +21,6 @@ from relproxy.paging import Found, PageBudget, Pager
 from relproxy.store.base import ImageLookup, OwnerLookup
 from relproxy.upstream import Upstream
 
-# Ids that a registry may have; anything else would be another path than an image's.
-_IMAGE_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 # A UUID and the comma behind it; and what stands before the first one.
 _ID_BYTES = 37
 _ID_FILTER_BYTES = len("&id=in:")
@@ -178,7 +175,7 @@ class Listing:
         marker = self._query.marker
         if marker is None or not self._exchange.is_only_wall or self._exchange.is_admin:
             return
-        if not (_IMAGE_ID.fullmatch(marker) and await self._is_visible(marker)):
+        if not (is_image_id(marker) and await self._is_visible(marker)):
             raise BadRequestError(self._exchange.dialect.absent_image(marker))
 
     async def _is_visible(self, image_id: str) -> bool:

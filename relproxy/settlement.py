@@ -81,6 +81,18 @@ class Asked:
     dialect: Dialect
     credentials: Credentials
 
+    async def get(self, target: str, *, max_bytes: int) -> tuple[int, bytes]:
+        """Ask with relproxy's own credentials; return the status and the body of the answer.
+
+        Raises what `Upstream.send` and `whole_response` raise, and the credentials' own error.
+        """
+        fields = (("Accept", "application/json"), *await self.credentials.headers())
+        response = await self.upstream.send("GET", target, Headers().with_added(*fields))
+        body = await whole_response(response, max_bytes=max_bytes)
+        if response.head.status == 401:
+            await self.credentials.forget()
+        return response.head.status, body
+
 
 class Unsettled(Exception):  # noqa: N818 - not an error, but what is so
     """It can't be settled now; says why, and whether only a person can."""
@@ -246,12 +258,7 @@ class Settlement:
         return True
 
     async def _answer(self, asked: Asked, target: str) -> tuple[int, bytes]:
-        fields = (("Accept", "application/json"), *await asked.credentials.headers())
-        response = await asked.upstream.send("GET", target, Headers().with_added(*fields))
-        body = await whole_response(response, max_bytes=self._limits.max_page_bytes)
-        if response.head.status == 401:
-            await asked.credentials.forget()
-        return response.head.status, body
+        return await asked.get(target, max_bytes=self._limits.max_page_bytes)
 
 
 def _created(facts: ImageFacts) -> CreatedImage:

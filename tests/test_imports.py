@@ -105,6 +105,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("bodies", "config", "filters", "metrics", "store.base", "store.journal"),
         *("store.journal_file", "store.relay", "upstream", *VALUES),
     ),
+    "explanation": (
+        *("config", "filters", "identity.base", "settlement", "store.base"),
+        *("store.host_journals", "store.journal_file", "store.overlay", *VALUES),
+    ),
     "proxy": (
         *("bodies", "config", "exchange", "filters", "identity.base", "inspection", "listing"),
         *("metrics", "recording"),
@@ -112,7 +116,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "server": ("metrics", *VALUES),
     "admin.*": (
-        *("admin", "filters", "metrics", "store.base", "store.host_journals"),
+        *("admin", "explanation", "filters", "metrics", "store.base", "store.host_journals"),
         *("store.journal_file", "upstream", *VALUES),
     ),
     "keystone": ("bodies", "config", *VALUES),
@@ -121,6 +125,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
             "admin",
             "config",
             "endpoints",
+            "explanation",
             "filters",
             "identity",
             "keystone",
@@ -144,6 +149,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         ),
         *("store.journal_room", *VALUES),
     ),
+    "cli.explain": (*("admin.explain", "app", "cli.verbs", "config_file", "explanation", *VALUES),),
     "cli.serve": (
         *("app", "config", "config_file", "logs", "metrics", "sockets", "supervisor", "tasks"),
         *("worker", *VALUES),

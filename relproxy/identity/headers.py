@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection
 
 from relproxy.errors import BadRequestError
+from relproxy.identity.base import make_an_admin
 from relproxy.messages import RequestHead
 from relproxy.model import Caller
 from relproxy.networks import Network, is_in
@@ -23,7 +24,7 @@ class HeadersIdentity:
 
     def __init__(self, trusted: Collection[Network], admin_roles: Collection[str]) -> None:
         self._trusted = tuple(trusted)
-        self._admin_roles = frozenset(role.lower() for role in admin_roles)
+        self._admin_roles = frozenset(admin_roles)
 
     async def identify(self, head: RequestHead) -> Caller | None:
         """Read X-Project-Id, X-User-Id and X-Roles of a trusted peer."""
@@ -36,7 +37,7 @@ class HeadersIdentity:
         if not _PROJECT.fullmatch(project):
             raise BadRequestError("The header 'X-Project-Id' is not a project id.")
         roles = _roles(head)
-        is_admin = any(role.lower() in self._admin_roles for role in roles)
+        is_admin = make_an_admin(roles, self._admin_roles)
         return Caller(project, head.headers.vouched("X-User-Id"), roles, is_admin)
 
 

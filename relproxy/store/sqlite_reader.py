@@ -24,10 +24,6 @@ _BUSY_TIMEOUT_S = 5.0
 class SqliteReader(SqliteStore):
     """See `relproxy.store.base.Store`; whatever would write raises `StoreUnavailableError`."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._address = f"{path.resolve().as_uri()}?mode=ro"
-
     async def open(self) -> None:
         """Do nothing: each look-up opens the file."""
 
@@ -36,15 +32,22 @@ class SqliteReader(SqliteStore):
         self, _: aiosqlite.Connection | None
     ) -> AsyncIterator[aiosqlite.Connection]:
         # First without aiosqlite, whose thread outlives a connection that can't be opened.
-        await asyncio.to_thread(self._check)
-        connecting = aiosqlite.connect(self._address, uri=True, timeout=_BUSY_TIMEOUT_S)
+        address = await asyncio.to_thread(self._checked)
+        connecting = aiosqlite.connect(address, uri=True, timeout=_BUSY_TIMEOUT_S)
         async with connecting as connection, super()._connection(connection):
             yield connection
 
-    def _check(self) -> None:
-        """Raise `StoreUnavailableError` unless the file can be read and its schema is known."""
+    def _checked(self) -> str:
+        """Return how to open the file.
+
+        Raises `StoreUnavailableError` unless it can be read and its schema is known.
+        """
+        address = f"{self._path.resolve().as_uri()}?mode=ro"
+        if not Path(f"{self._path}-wal").exists():
+            # Nobody has it open. SQLite would make a log for a reader, and leave it there.
+            address += "&immutable=1"
         try:
-            with closing(sqlite3.connect(self._address, uri=True)) as connection:
+            with closing(sqlite3.connect(address, uri=True)) as connection:
                 present = connection.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.Error as failure:
             raise StoreUnavailableError(
@@ -54,3 +57,4 @@ class SqliteReader(SqliteStore):
             raise StoreUnavailableError(
                 f"The store's schema is version {present}, and this relproxy knows {known}."
             )
+        return address

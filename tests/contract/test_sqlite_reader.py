@@ -20,7 +20,7 @@ RECORD = ImageRecord("glance", "a", CREATED, "alice", None, datetime(2030, 1, 1,
 
 
 def names_in(directory: Path) -> list[str]:
-    return [path.name for path in directory.iterdir()]
+    return sorted(path.name for path in directory.iterdir())
 
 
 async def test_it_reads_what_another_has_open_and_writes(tmp_path: Path) -> None:
@@ -32,8 +32,10 @@ async def test_it_reads_what_another_has_open_and_writes(tmp_path: Path) -> None
     found = await reader.records(RelationQuery(image_id="a"), limit=9, before=None)
     assert found == [RECORD]
     await writer.close()
+    before = names_in(tmp_path)
     assert set(await reader.owners("glance", ["a"])) == {"a"}
     await reader.close()
+    assert names_in(tmp_path) == before
 
 
 async def test_it_never_writes(tmp_path: Path) -> None:
