@@ -10,7 +10,6 @@ leads upstream. Whatever goes wrong becomes a refusal in one place, in the regis
 from __future__ import annotations
 
 import logging
-import re
 import time
 import uuid
 from collections.abc import Mapping
@@ -22,34 +21,30 @@ from relproxy import routing
 from relproxy.bodies import whole, whole_request, whole_response
 from relproxy.config import Limits
 from relproxy.errors import (
-    BadRequestError,
     MethodNotAllowedError,
     NotFoundError,
     RelproxyError,
     UnauthenticatedError,
 )
 from relproxy.exchange import Exchange, exchange_for
-from relproxy.filters.access import create_objection, effect_objection
-from relproxy.filters.base import CreateBody, Dialect
-from relproxy.filters.capture import MetadataHeaders, read_capture
-from relproxy.filters.headers import downstream_headers, private_headers, resized_headers
+from relproxy.filters.base import Dialect
+from relproxy.filters.capture import MetadataHeaders
+from relproxy.filters.headers import downstream_headers, resized_headers
 from relproxy.filters.links import with_prefixed_location
-from relproxy.filters.visibility import is_own, may_see
 from relproxy.identity.base import IdentityProvider
 from relproxy.inspection import Inspector
+from relproxy.judging import Judge
 from relproxy.listing import Listing, ListTools
 from relproxy.messages import Headers, Request, RequestBody, Response, ResponseHead
 from relproxy.metrics import Metrics
-from relproxy.model import Access, Capture, Treatment
-from relproxy.networks import Network, is_in
+from relproxy.model import Treatment
+from relproxy.networks import Network
 from relproxy.recording import Recording
 from relproxy.store.base import ImageLookup, OwnerLookup
 from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream
 
 _LOG = logging.getLogger(__name__)
-
-_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +70,7 @@ class Proxy:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._inspector = Inspector(parts.upstreams, parts.owners, parts.limits)
+        self._judge = Judge(parts.trusted_sources, parts.metadata_headers, self._inspector)
         self._own_headers = (parts.metadata_headers.installation, parts.metadata_headers.instance)
 
     async def respond(self, request: Request) -> Response:
@@ -114,35 +110,15 @@ class Proxy:
             exchange.request.body, max_bytes=self._parts.limits.max_request_body_bytes
         )
         said = exchange.dialect.read_create(body)
-        capture = self._capture(exchange, said)
-        if exchange.is_only_wall:
-            self._check_create(exchange, said)
+        capture = self._judge.capture(exchange, said)
+        self._judge.check_create(exchange, said)
         if capture is None and not exchange.is_only_wall:
             return await self._forward(exchange, said.stripped)
-        if said.chosen_id is not None and not _CANONICAL_UUID.fullmatch(said.chosen_id):
-            raise BadRequestError("'id' has to be a UUID in lower case with hyphens.")
+        self._judge.check_id(said)
         # From here the create isn't cancelled with its client: what the registry makes is recorded.
         return await self._parts.tasks.finish(
             self._parts.recording.create(exchange, said, capture), name="create"
         )
-
-    def _capture(self, exchange: Exchange, said: CreateBody) -> Capture | None:
-        head = exchange.request.head
-        return read_capture(
-            head.headers,
-            said.metadata,
-            names=self._parts.metadata_headers,
-            is_trusted=is_in(head.peer, self._parts.trusted_sources),
-            route_installation=exchange.match.route.installation,
-        )
-
-    def _check_create(self, exchange: Exchange, said: CreateBody) -> None:
-        if exchange.caller is None:
-            return
-        may_choose_id = exchange.match.route.registry.chosen_image_ids == "allow"
-        refused = create_objection(said, exchange.caller, may_choose_id=may_choose_id)
-        if refused is not None:
-            raise refused
 
     # -- list: filter
 
@@ -162,39 +138,19 @@ class Proxy:
             body = await whole_request(
                 exchange.request.body, max_bytes=self._parts.limits.max_request_body_bytes
             )
-            effect = exchange.dialect.effect(exchange.match.operation, body)
-            if effect is not None and exchange.is_only_wall:
-                refused = effect_objection(effect, exchange.caller)
-                if refused is not None:
-                    raise refused
+            effect = self._judge.effect(exchange, body)
             if effect is not None and effect.changes_owner:
                 return await self._parts.tasks.finish(
                     self._parts.recording.owner_change(exchange, body), name="owner"
                 )
         if exchange.is_only_wall and not exchange.is_admin:
-            image = await self._own_or_visible(exchange)
+            image = await self._judge.own_or_visible(exchange)
             if exchange.match.operation.name == "image-show":
                 return image
         response = await self._forward(exchange, body)
         if exchange.match.operation.name == "image-delete" and response.head.status == 204:
             await self._parts.tasks.finish(self._parts.recording.bury(exchange), name="bury")
         return response
-
-    async def _own_or_visible(self, exchange: Exchange) -> Response:
-        """Return the registry's answer for the image, if the caller may do this with it.
-
-        A foreign image and one that doesn't exist raise the same `NotFoundError`, after the same
-        look-ups.
-        """
-        operation = exchange.match.operation
-        image_id = operation.image_id or ""
-        found = await self._inspector.inspect(exchange, image_id)
-        allowed = is_own if operation.access is Access.OWN else may_see
-        if found is None or not allowed(exchange.viewer(), found.facts, found.ownership):
-            raise NotFoundError(exchange.dialect.absent_image(image_id))
-        headers = private_headers(found.response.head.headers)
-        head = found.response.head
-        return Response(ResponseHead(head.status, head.reason, headers), found.response.body)
 
     # -- pass, forward, reply
 

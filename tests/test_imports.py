@@ -84,6 +84,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "inspection": (
         *("bodies", "config", "exchange", "filters", "store.base", "upstream", *VALUES),
     ),
+    "judging": ("exchange", "filters", "inspection", *VALUES),
     "listing": (
         *(
             "bodies",
@@ -111,7 +112,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "proxy": (
         *("bodies", "config", "exchange", "filters", "identity.base", "inspection", "listing"),
-        *("metrics", "recording"),
+        *("judging", "metrics", "recording"),
         *("routing", "store.base", "tasks", "upstream", *VALUES),
     ),
     "server": ("metrics", *VALUES),
@@ -169,7 +170,8 @@ DRIVERS: dict[str, frozenset[str]] = {
 }
 # The flow speaks in values, not in one server's or one client's classes.
 FLOW = frozenset(
-    {"proxy", "recording", "settlement", "listing", "inspection", "paging", "exchange", "routing"}
+    {"proxy", "recording", "settlement", "listing", "inspection", "judging", "paging", "exchange"}
+    | {"routing"}
 )
 FLOW_NEVER = frozenset({"aiohttp", "aiosqlite", "asyncpg"})
 # What filters/ decides is decided on values alone: no I/O, no waiting.
