@@ -101,7 +101,13 @@ async def running(
         opened.push_async_callback(tasks.drain, configuration.timeouts.shutdown_s)
         proxy = Proxy(_parts(configuration, recorder, upstreams, metrics, tasks))
         probes = {r.name: _probe(r, upstreams[r.name]) for r in configuration.registries}
-        health = Health(store, probes, watched, probe_s=configuration.timeouts.probe_s)
+        health = Health(
+            store,
+            probes,
+            watched,
+            probe_s=configuration.timeouts.probe_s,
+            shadow=configuration.shadow_routes(),
+        )
         admin = admin_application(
             health,
             RelationsView(recorder.overlay),
@@ -325,6 +331,7 @@ def _parts(
         limits=configuration.limits,
         metrics=metrics,
         tasks=tasks,
+        shadow_s=configuration.timeouts.shadow_s,
     )
 
 

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from relproxy.config import Configuration, Registry
 from relproxy.errors import ConfigurationError
+from relproxy.model import Tenancy
 
 PathParts = tuple[str | int, ...]
 _Problem = tuple[PathParts, str]
@@ -58,6 +59,21 @@ def warnings(configuration: Configuration) -> Iterator[str]:
             "journal.abandon_after_s is not over timeouts.read_s: a create may be given up while "
             "the registry is still at work on it, and its image then has no record."
         )
+    yield from _shadow_warnings(configuration)
+
+
+def _shadow_warnings(configuration: Configuration) -> Iterator[str]:
+    for route in configuration.routes:
+        if route.mode != "shadow":
+            continue
+        registry = configuration.registry_of(route)
+        warning = (
+            f"route '{route.name}' is in shadow: nothing is hidden or refused there, it is only "
+            "counted and logged."
+        )
+        if registry.tenancy is Tenancy.RELPROXY:
+            warning += f" Registry '{registry.name}': every caller is this registry's admin."
+        yield warning
 
 
 def _checked(text: str, name: str) -> Configuration:

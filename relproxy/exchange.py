@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from relproxy.filters.access import objection
 from relproxy.filters.base import Dialect
-from relproxy.filters.headers import identity_headers, upstream_headers
+from relproxy.filters.headers import end_to_end_headers, identity_headers, upstream_headers
 from relproxy.filters.visibility import Viewer
 from relproxy.messages import Headers, Request
 from relproxy.model import Caller, Tenancy
@@ -62,8 +62,24 @@ def exchange_for(
             raise refused
     outgoing = upstream_headers(request.head.headers, own=own_headers)
     outgoing = match.route.dialect.neutral_headers(outgoing)
+    return Exchange(request, match, caller, _addressed(outgoing, match, caller))
+
+
+def shadow_exchange(
+    request: Request, match: Match, caller: Caller | None, *, own_headers: tuple[str, ...]
+) -> Exchange:
+    """Put an exchange together that goes on as it came, whatever speaks against it.
+
+    But for the header fields that are never a client's to send.
+    """
+    outgoing = end_to_end_headers(request.head.headers, own=own_headers)
+    return Exchange(request, match, caller, _addressed(outgoing, match, caller))
+
+
+def _addressed(outgoing: Headers, match: Match, caller: Caller | None) -> Headers:
+    """Say which host is asked, and to a registry that believes its front, who asks."""
     if match.authority is not None:
         outgoing = outgoing.with_replaced("Host", match.authority)
-    if registry.upstream_identity == "headers" and caller is not None:
+    if match.route.registry.upstream_identity == "headers" and caller is not None:
         outgoing = outgoing.with_added(*identity_headers(caller))
-    return Exchange(request, match, caller, outgoing)
+    return outgoing

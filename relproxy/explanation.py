@@ -113,7 +113,11 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True)
 class InRegistry:
-    """The explanation for one registry. `unknown` has a sentence for all that wasn't learned."""
+    """The explanation for one registry.
+
+    On `shadow_routes` nothing is hidden, whatever the answers say. `unknown` has a sentence for all
+    that wasn't learned.
+    """
 
     registry: Registry
     in_lists: Answer
@@ -122,6 +126,7 @@ class InRegistry:
     image: Image
     records: tuple[Remembered, ...]
     in_doubt: tuple[Row, ...]
+    shadow_routes: tuple[str, ...]
     unknown: tuple[str, ...]
 
 
@@ -220,6 +225,7 @@ class Explainer:
             image=image,
             records=tuple(history.remembered(registry.name, image)),
             in_doubt=tuple(row for row in history.in_doubt if row.registry == registry.name),
+            shadow_routes=self._configuration.shadow_routes(registry.name),
             unknown=tuple(unknown),
         )
 

@@ -73,11 +73,30 @@ class Listing:
         # One image more than is shown tells whether there is a next page.
         found = Found(wanted=limit + 1 if limit else 0, marker=self._query.marker)
         try:
-            await self._check_marker()
+            await self.check()
             await self._find(found)
         except _AnsweredError as answered:
             return answered.response
         return self._rendered(found.rows[:limit], has_more=len(found.rows) > limit)
+
+    async def check(self) -> None:
+        """Refuse what needs no page of the registry to be refused. Raises `BadRequestError`."""
+        await self._check_marker()
+        self._ids_per_request()
+
+    async def hidden(self, head: ResponseHead, body: bytes) -> Sequence[Row]:
+        """Return the images that the caller may not see of an answer to the client's own query.
+
+        Raises what `respond` would raise of such an answer.
+        """
+        try:
+            page = self._page_in(Response(head, body), body)
+        except _AnsweredError:
+            return ()
+        if self._query.instance_id is not None:
+            self._only = frozenset(await self._images_of_instance())
+        ownerships = await self._ownerships(page.rows)
+        return [row for row in page.rows if not self._shows(row, ownerships)]
 
     async def _find(self, found: Found) -> None:
         pager = Pager(
@@ -185,12 +204,15 @@ class Listing:
     async def _fetch(self, query: ListQuery, limit: int, marker: str | None) -> Page:
         response = await self._get(self._target(query, limit, marker))
         body = await whole_response(response, max_bytes=self._tools.limits.max_page_bytes)
-        if response.head.status != 200:
-            self._give_up(response, body)
-        page = self._exchange.dialect.page(body)
+        page = self._page_in(response, body)
         if self._first is None:
             self._first = (response, page)
         return page
+
+    def _page_in(self, response: Response, body: bytes) -> Page:
+        if response.head.status != 200:
+            self._give_up(response, body)
+        return self._exchange.dialect.page(body)
 
     def _give_up(self, response: Response, body: bytes) -> None:
         """Raise what a page that isn't one means: never a list, and never a part of one."""

@@ -93,6 +93,7 @@ class Metrics:
             ("registry", "reason"),
             registry=own,
         )
+        self._add_those_of_shadow(own)
         self._add_those_of_the_journal(own)
 
     def shown(self) -> CollectorRegistry:
@@ -102,6 +103,20 @@ class Metrics:
         summed = CollectorRegistry()
         MultiProcessCollector(summed)  # type: ignore[no-untyped-call]
         return summed
+
+    def _add_those_of_shadow(self, own: CollectorRegistry) -> None:
+        self.shadow = Counter(
+            "relproxy_shadow",
+            "Requests on routes in shadow, by what enforcing would have done with them.",
+            ("route", "treatment", "verdict"),
+            registry=own,
+        )
+        self.shadow_images_hidden = Counter(
+            "relproxy_shadow_images_hidden",
+            "Images of lists on routes in shadow that enforcing would have hidden.",
+            ("route",),
+            registry=own,
+        )
 
     def _add_those_of_the_journal(self, own: CollectorRegistry) -> None:
         self.journal_in_doubt = Gauge(

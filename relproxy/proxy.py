@@ -1,6 +1,7 @@
-"""The life of one request, from top to bottom.
+r"""The life of one request, from top to bottom.
 
     match -> identify -> capture | filter | pass -> forward -> reply
+      \-> shadow (`shadow.py`): forward -> reply, and what would have been done is told
 
 One match decides both directions: the operation that was found for the request also says how its
 response is treated. Every branch returns the response that it means, and only what was decided
@@ -40,6 +41,7 @@ from relproxy.metrics import Metrics
 from relproxy.model import Treatment
 from relproxy.networks import Network
 from relproxy.recording import Recording
+from relproxy.shadow import Shadow, ShadowParts
 from relproxy.store.base import ImageLookup, OwnerLookup
 from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream
@@ -62,6 +64,7 @@ class Parts:
     limits: Limits
     metrics: Metrics
     tasks: TaskSet
+    shadow_s: float
 
 
 class Proxy:
@@ -72,6 +75,19 @@ class Proxy:
         self._inspector = Inspector(parts.upstreams, parts.owners, parts.limits)
         self._judge = Judge(parts.trusted_sources, parts.metadata_headers, self._inspector)
         self._own_headers = (parts.metadata_headers.installation, parts.metadata_headers.instance)
+        self._shadow = Shadow(
+            ShadowParts(
+                identity=parts.identity,
+                judge=self._judge,
+                list_tools=self._list_tools,
+                recording=parts.recording,
+                limits=parts.limits,
+                metrics=parts.metrics,
+                tasks=parts.tasks,
+                own_headers=self._own_headers,
+                patience_s=parts.shadow_s,
+            )
+        )
 
     async def respond(self, request: Request) -> Response:
         """Answer one request, whatever happens; only cancellation is raised."""
@@ -88,6 +104,9 @@ class Proxy:
         return response
 
     async def _matched(self, request: Request, match: routing.Match) -> Response:
+        if match.route.is_shadow:
+            exchange, response = await self._shadow.respond(request, match)
+            return self._returned(exchange, await self._linked(exchange, response))
         caller = await self._parts.identity.identify(request.head)
         exchange = exchange_for(request, match, caller, own_headers=self._own_headers)
         match match.treatment:
@@ -123,12 +142,18 @@ class Proxy:
     # -- list: filter
 
     async def _list(self, exchange: Exchange) -> Response:
+        return await Listing(exchange, self._list_tools(exchange.registry)).respond()
+
+    def _list_tools(self, registry: str) -> ListTools:
         parts = self._parts
-        upstream = parts.upstreams[exchange.registry]
-        tools = ListTools(
-            upstream, self._inspector, parts.owners, parts.images, parts.limits, parts.metrics
+        return ListTools(
+            parts.upstreams[registry],
+            self._inspector,
+            parts.owners,
+            parts.images,
+            parts.limits,
+            parts.metrics,
         )
-        return await Listing(exchange, tools).respond()
 
     # -- one image by id
 
@@ -156,6 +181,10 @@ class Proxy:
 
     async def _pass(self, exchange: Exchange) -> Response:
         response = await self._forward(exchange, exchange.request.body)
+        return await self._linked(exchange, response)
+
+    async def _linked(self, exchange: Exchange, response: Response) -> Response:
+        """Put the links of a version document right behind a route's prefix."""
         prefix = exchange.match.route.path_prefix
         # Glance answers an unknown version with the same document and status 300.
         is_document = exchange.match.operation.is_version_document or response.head.status == 300

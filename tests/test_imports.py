@@ -113,7 +113,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "proxy": (
         *("bodies", "config", "exchange", "filters", "identity.base", "inspection", "listing"),
         *("judging", "metrics", "recording"),
-        *("routing", "store.base", "tasks", "upstream", *VALUES),
+        *("routing", "shadow", "store.base", "tasks", "upstream", *VALUES),
+    ),
+    "trial": ("exchange", "filters", "metrics", *VALUES),
+    "shadow": (
+        *("bodies", "config", "exchange", "filters", "identity.base", "inspection", "judging"),
+        *("listing", "metrics", "recording", "routing", "tasks", "trial", *VALUES),
     ),
     "server": ("metrics", *VALUES),
     "admin.*": (
@@ -171,7 +176,7 @@ DRIVERS: dict[str, frozenset[str]] = {
 # The flow speaks in values, not in one server's or one client's classes.
 FLOW = frozenset(
     {"proxy", "recording", "settlement", "listing", "inspection", "judging", "paging", "exchange"}
-    | {"routing"}
+    | {"routing", "shadow", "trial"}
 )
 FLOW_NEVER = frozenset({"aiohttp", "aiosqlite", "asyncpg"})
 # What filters/ decides is decided on values alone: no I/O, no waiting.

@@ -69,6 +69,7 @@ def _in_registry(found: InRegistry) -> dict[str, object]:
             for remembered in found.records
         ],
         "in_doubt": [shown_entry(row) for row in found.in_doubt],
+        "shadow_routes": list(found.shadow_routes),
         "unknown": list(found.unknown),
     }
 

@@ -68,6 +68,8 @@ def _lines(explanation: Mapping[str, Any]) -> Iterator[str]:
 def _registry_lines(found: Mapping[str, Any]) -> Iterator[str]:
     tenancy, identity = found["tenancy"], found["upstream_identity"]
     yield f"registry: {found['registry']} (tenancy {tenancy}, upstream_identity {identity})"
+    if found["shadow_routes"]:
+        yield f"  in shadow, so nothing is hidden there: route {', '.join(found['shadow_routes'])}"
     for name, title in (("in_lists", "in lists"), ("by_id", "by id")):
         answer = found[name]
         yield f"  {title}: {_verdict(answer)}"
