@@ -6,7 +6,16 @@ import argparse
 import sys
 
 from relproxy import __version__
-from relproxy.cli import check, generate_installation_uuid, journal, migrate, registry, serve, store
+from relproxy.cli import (
+    check,
+    explain,
+    generate_installation_uuid,
+    journal,
+    migrate,
+    registry,
+    serve,
+    store,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,7 +23,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="relproxy", description=__doc__)
     parser.add_argument("--version", action="version", version=f"relproxy {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (serve, check, migrate, journal, registry, store, generate_installation_uuid):
+    for command in (
+        *(serve, check, explain, migrate, journal, registry, store),
+        generate_installation_uuid,
+    ):
         command.add_to(commands)
     parsed = parser.parse_args(arguments)
     status: int = parsed.run(parsed)

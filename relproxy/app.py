@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp import web
 
 from relproxy import config
+from relproxy.admin.explain import ExplainView
 from relproxy.admin.health import Health, Probe, Watched
 from relproxy.admin.journal import JournalView
 from relproxy.admin.listener import admin_application
@@ -25,6 +26,7 @@ from relproxy.announcing import announcements_of
 from relproxy.app_identity import Logins, opened_identity, opened_logins
 from relproxy.endpoints import Endpoints
 from relproxy.errors import StoreRefusedError, StoreUnavailableError
+from relproxy.explanation import Explainer
 from relproxy.filters.base import Dialect
 from relproxy.filters.capture import MetadataHeaders
 from relproxy.filters.glance_v2 import GlanceV2
@@ -49,10 +51,8 @@ from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_room import JournalRoom, open_journal
 from relproxy.store.overlay import Overlay
-from relproxy.store.postgres import PostgresStore
-from relproxy.store.postgres_pool import PostgresSettings, migrate
 from relproxy.store.relay import Relay, RelayedJournal, Terms
-from relproxy.store.sqlite import SqliteStore
+from relproxy.stores import opened_store, store_of, store_to_read
 from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream, open_session
 
@@ -87,14 +87,15 @@ async def running(
         sockets = sockets or bind_all(configuration)
         opened.callback(sockets.close)
         metrics = Metrics()
-        store = _store(configuration.store)
+        store = store_of(configuration.store)
         opened.push_async_callback(store.close)
         await _open(store, configuration)
         recorder = await _recorder(opened, configuration, store, metrics)
         session = await opened.enter_async_context(open_session(configuration.timeouts))
         upstreams = _upstreams(configuration, session, metrics)
         logins = await opened.enter_async_context(opened_logins(configuration))
-        settlement = _settlement(configuration, recorder, upstreams, logins, metrics)
+        asked = _asked(configuration, upstreams, logins)
+        settlement = _settlement(configuration, recorder, asked, metrics)
         watched = _background(opened, recorder, settlement)
         tasks = TaskSet()
         opened.push_async_callback(tasks.drain, configuration.timeouts.shutdown_s)
@@ -102,11 +103,10 @@ async def running(
             opened_identity(configuration.identity, metrics)
         )
         proxy = Proxy(_parts(configuration, recorder, upstreams, identity=identity, tasks=tasks))
-        probes = {r.name: _probe(r, upstreams[r.name]) for r in configuration.registries}
-        health = Health(store, probes, watched, probe_s=configuration.timeouts.probe_s)
-        admin = admin_application(
-            health, RelationsView(recorder.overlay), JournalView(recorder.journals), metrics
-        )
+        health = _health(configuration, store, upstreams, watched)
+        explainer = Explainer(configuration, asked, recorder.journals, recorder.overlay)
+        views = RelationsView(recorder.overlay), JournalView(recorder.journals)
+        admin = admin_application(health, *views, ExplainView(explainer), metrics)
         admin_address = await _listen_admin(opened, sockets.admin, admin)
         in_flight = InFlight(metrics)
         runners = [
@@ -142,43 +142,6 @@ class _Recorder:
     journals: HostJournals
     overlay: Overlay
     metrics: Metrics
-
-
-def _postgres_settings(settings: config.Store) -> PostgresSettings:
-    """Return how the configuration says that a PostgreSQL is reached."""
-    return PostgresSettings(
-        dsn=settings.dsn or "",
-        password_file=settings.password_file,
-        connections=settings.connections,
-        connect_s=settings.connect_s,
-        statement_s=settings.statement_s,
-    )
-
-
-def _store(settings: config.Store) -> Store:
-    if settings.dsn is None:
-        return SqliteStore(settings.path)
-    return PostgresStore(_postgres_settings(settings))
-
-
-@asynccontextmanager
-async def opened_store(settings: config.Store) -> AsyncIterator[Store]:
-    """Open the configured store, for a command. Raises `StoreUnavailableError`."""
-    store = _store(settings)
-    try:
-        await store.open()
-        yield store
-    finally:
-        await store.close()
-
-
-async def migrated(settings: config.Store) -> str:
-    """Bring the store's schema up to date, and say what was done."""
-    if settings.dsn is None:
-        async with opened_store(settings):
-            return "the SQLite file is up to date"
-    before, after = await migrate(_postgres_settings(settings))
-    return f"schema version {after}" + (f", it was {before}" if before != after else "")
 
 
 async def _open(store: Store, configuration: config.Configuration) -> None:
@@ -265,22 +228,26 @@ def _background(
     }
 
 
+@asynccontextmanager
+async def explainer_beside(configuration: config.Configuration) -> AsyncIterator[Explainer]:
+    """Put together what explains, for a command: beside a running relproxy, or without one."""
+    async with AsyncExitStack() as opened:
+        store = await opened.enter_async_context(store_to_read(configuration.store))
+        journals = HostJournals(configuration.journal.directory)
+        opened.push_async_callback(journals.close)
+        session = await opened.enter_async_context(open_session(configuration.timeouts))
+        upstreams = _upstreams(configuration, session, Metrics())
+        logins = await opened.enter_async_context(opened_logins(configuration))
+        asked = _asked(configuration, upstreams, logins)
+        yield Explainer(configuration, asked, journals, Overlay(journals, store))
+
+
 def _settlement(
     configuration: config.Configuration,
     recorder: _Recorder,
-    upstreams: Mapping[str, Upstream],
-    logins: Logins,
+    asked: Mapping[str, Asked],
     metrics: Metrics,
 ) -> Settlement:
-    asked = {
-        registry.name: Asked(
-            upstreams[registry.name],
-            _DIALECTS[registry.dialect],
-            logins[registry.name],
-            _shows_every_image(registry),
-        )
-        for registry in configuration.registries
-    }
     return Settlement(
         SettlementParts(
             recorder.journal,
@@ -293,6 +260,21 @@ def _settlement(
         ),
         abandon_after_s=configuration.journal.abandon_after_s,
     )
+
+
+def _asked(
+    configuration: config.Configuration, upstreams: Mapping[str, Upstream], logins: Logins
+) -> Mapping[str, Asked]:
+    """Say how relproxy itself asks each registry."""
+    return {
+        registry.name: Asked(
+            upstreams[registry.name],
+            _DIALECTS[registry.dialect],
+            logins[registry.name],
+            _shows_every_image(registry),
+        )
+        for registry in configuration.registries
+    }
 
 
 def _shows_every_image(registry: config.Registry) -> bool:
@@ -310,6 +292,21 @@ def _upstreams(
         registry.name: Upstream(registry.name, Endpoints(registry.endpoints), session, metrics)
         for registry in configuration.registries
     }
+
+
+def _health(
+    configuration: config.Configuration,
+    store: Store,
+    upstreams: Mapping[str, Upstream],
+    watched: Mapping[str, Watched],
+) -> Health:
+    return Health(
+        store,
+        {r.name: _probe(r, upstreams[r.name]) for r in configuration.registries},
+        watched,
+        probe_s=configuration.timeouts.probe_s,
+        shadow=configuration.shadow_routes(),
+    )
 
 
 def _probe(registry: config.Registry, upstream: Upstream) -> Probe:
@@ -348,6 +345,7 @@ def _parts(
         limits=configuration.limits,
         metrics=recorder.metrics,
         tasks=tasks,
+        shadow_s=configuration.timeouts.shadow_s,
     )
 
 

@@ -214,6 +214,11 @@ class Route(Section):
     installation: str | None = Field(
         default=None, description="Name of the installation whose Nova uses this route."
     )
+    mode: Literal["enforce", "shadow"] = Field(
+        default="enforce",
+        description="shadow: what would be hidden or refused is counted and logged, and nothing of "
+        "the traffic is changed.",
+    )
 
 
 class Limits(Section):
@@ -260,7 +265,13 @@ class Timeouts(Section):
         "stays silent for minutes.",
     )
     probe_s: Seconds = Field(
-        default=3, description="For /readyz to ask a registry: shorter than a probe's own timeout."
+        default=3,
+        description="For /readyz, or `relproxy explain`, to ask a registry: shorter than a probe's "
+        "own timeout.",
+    )
+    shadow_s: Seconds = Field(
+        default=2,
+        description="For relproxy's own judging of a request in shadow: then it goes on unjudged.",
     )
     shutdown_s: Seconds = Field(
         default=30, description="For running requests to finish after SIGTERM."
@@ -296,6 +307,14 @@ class Configuration(Section):
     def registry_of(self, route: Route) -> Registry:
         """Return the registry that a route names; the file was checked for it."""
         return next(r for r in self.registries if r.name == route.registry)
+
+    def shadow_routes(self, registry: str | None = None) -> tuple[str, ...]:
+        """Return the names of the routes in shadow: all, or those to one registry."""
+        return tuple(
+            route.name
+            for route in self.routes
+            if route.mode == "shadow" and registry in (None, route.registry)
+        )
 
     def installation_of(self, route: Route) -> str | None:
         """Return the UUID of the installation that a route names, or None."""

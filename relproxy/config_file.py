@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 
 from relproxy.config import Configuration, Registry
 from relproxy.errors import ConfigurationError
+from relproxy.model import Tenancy
 from relproxy.networks import Network, parse_address
 
 PathParts = tuple[str | int, ...]
@@ -65,6 +66,7 @@ def warnings(configuration: Configuration) -> Iterator[str]:
             "the registry is still at work on it, and its image then has no record."
         )
     yield from _warnings_about_fronts(configuration)
+    yield from _shadow_warnings(configuration)
 
 
 def _warnings_about_fronts(configuration: Configuration) -> Iterator[str]:
@@ -111,6 +113,20 @@ def _keystones(configuration: Configuration) -> Iterator[tuple[str, str]]:
 def _is_loopback(url: str) -> bool:
     address = parse_address((urlsplit(url).hostname or "").strip("[]"))
     return urlsplit(url).hostname == "localhost" or (address is not None and address.is_loopback)
+
+
+def _shadow_warnings(configuration: Configuration) -> Iterator[str]:
+    for route in configuration.routes:
+        if route.mode != "shadow":
+            continue
+        registry = configuration.registry_of(route)
+        warning = (
+            f"route '{route.name}' is in shadow: nothing is hidden or refused there, it is only "
+            "counted and logged."
+        )
+        if registry.tenancy is Tenancy.RELPROXY:
+            warning += f" Registry '{registry.name}': every caller is this registry's admin."
+        yield warning
 
 
 def _checked(text: str, name: str) -> Configuration:

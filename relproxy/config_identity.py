@@ -123,6 +123,11 @@ class Identity(Section):
         description="Roles that make a caller an admin, who sees everything.",
     )
 
+    @property
+    def provides(self) -> str:
+        """Return the provider's name, whether it is configured or follows."""
+        return "headers" if self.keystone is None else "keystone"
+
 
 class TrustedSources(Section):
     """Who vouches for instance metadata headers: each of these alone is enough."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from relproxy.errors import RelproxyError
 from relproxy.filters.access import narrowed, objection
 from relproxy.filters.base import Dialect
-from relproxy.filters.headers import identity_headers, upstream_headers
+from relproxy.filters.headers import end_to_end_headers, identity_headers, upstream_headers
 from relproxy.filters.visibility import Viewer
-from relproxy.identity.base import NoCaller
+from relproxy.identity.base import IdentityProvider, NoCaller
 from relproxy.messages import Headers, Request
 from relproxy.model import Access, Caller, Tenancy, Treatment
 from relproxy.routing import Match
+
+_NOT_ASKED = NoCaller("This request needs no caller.", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,16 @@ def needs_caller(match: Match) -> bool:
     return match.treatment in {Treatment.LIST, Treatment.CREATE}
 
 
+async def identified(
+    identity: IdentityProvider, request: Request, match: Match
+) -> Caller | NoCaller:
+    """Return who sent the request, where that matters; raises what the provider raises.
+
+    Where it doesn't nobody is asked: a provider that is away doesn't stop what needs none.
+    """
+    return await identity.identify(request.head) if needs_caller(match) else _NOT_ASKED
+
+
 def exchange_for(
     request: Request, match: Match, found: Caller | NoCaller, *, own_headers: tuple[str, ...]
 ) -> Exchange:
@@ -72,18 +84,33 @@ def exchange_for(
 
     Raises what speaks against it: the caller may not do this, or a header means two things.
     """
-    registry = match.route.registry
     refused = _objection(request.head.method, match, found)
     if refused is not None:
         raise refused
     caller = found if isinstance(found, Caller) else None
     outgoing = upstream_headers(request.head.headers, own=own_headers)
     outgoing = match.route.dialect.neutral_headers(outgoing)
+    return Exchange(request, match, caller, _addressed(outgoing, match, caller))
+
+
+def shadow_exchange(
+    request: Request, match: Match, caller: Caller | None, *, own_headers: tuple[str, ...]
+) -> Exchange:
+    """Put an exchange together that goes on as it came, whatever speaks against it.
+
+    But for the header fields that are never a client's to send.
+    """
+    outgoing = end_to_end_headers(request.head.headers, own=own_headers)
+    return Exchange(request, match, caller, _addressed(outgoing, match, caller))
+
+
+def _addressed(outgoing: Headers, match: Match, caller: Caller | None) -> Headers:
+    """Say which host is asked, and to a registry that believes its front, who asks."""
     if match.authority is not None:
         outgoing = outgoing.with_replaced("Host", match.authority)
-    if registry.upstream_identity == "headers" and caller is not None:
+    if match.route.registry.upstream_identity == "headers" and caller is not None:
         outgoing = outgoing.with_added(*identity_headers(caller))
-    return Exchange(request, match, caller, outgoing)
+    return outgoing
 
 
 def _objection(method: str, match: Match, found: Caller | NoCaller) -> RelproxyError | None:

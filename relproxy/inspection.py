@@ -15,10 +15,9 @@ from relproxy.errors import RegistryGarbageError
 from relproxy.exchange import Exchange
 from relproxy.filters.headers import whole_body_headers
 from relproxy.filters.visibility import ImageFacts
-from relproxy.messages import Response
+from relproxy.messages import Response, Sender
 from relproxy.model import Ownership
 from relproxy.store.base import OwnerLookup
-from relproxy.upstream import Upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Inspector:
     """Looks at images."""
 
     def __init__(
-        self, upstreams: Mapping[str, Upstream], owners: OwnerLookup, limits: Limits
+        self, upstreams: Mapping[str, Sender], owners: OwnerLookup, limits: Limits
     ) -> None:
         self._upstreams = upstreams
         self._owners = owners

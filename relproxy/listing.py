@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from relproxy.bodies import whole, whole_response
 from relproxy.config import Limits
 from relproxy.errors import BadRequestError, ListChangedError, RegistryGarbageError
 from relproxy.exchange import Exchange
-from relproxy.filters.base import Page, Row
+from relproxy.filters.base import Page, Row, is_image_id
 from relproxy.filters.headers import rewritten_headers, whole_body_headers
 from relproxy.filters.query import NO_IMAGE, ListQuery, parse_list_query, upstream_query
 from relproxy.filters.visibility import may_see
@@ -22,8 +21,6 @@ from relproxy.paging import Found, PageBudget, Pager
 from relproxy.store.base import ImageLookup, OwnerLookup
 from relproxy.upstream import Upstream
 
-# Ids that a registry may have; anything else would be another path than an image's.
-_IMAGE_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 # A UUID and the comma behind it; and what stands before the first one.
 _ID_BYTES = 37
 _ID_FILTER_BYTES = len("&id=in:")
@@ -76,11 +73,30 @@ class Listing:
         # One image more than is shown tells whether there is a next page.
         found = Found(wanted=limit + 1 if limit else 0, marker=self._query.marker)
         try:
-            await self._check_marker()
+            await self.check()
             await self._find(found)
         except _AnsweredError as answered:
             return answered.response
         return self._rendered(found.rows[:limit], has_more=len(found.rows) > limit)
+
+    async def check(self) -> None:
+        """Refuse what needs no page of the registry to be refused. Raises `BadRequestError`."""
+        await self._check_marker()
+        self._ids_per_request()
+
+    async def hidden(self, head: ResponseHead, body: bytes) -> Sequence[Row]:
+        """Return the images that the caller may not see of an answer to the client's own query.
+
+        Raises what `respond` would raise of such an answer.
+        """
+        try:
+            page = self._page_in(Response(head, body), body)
+        except _AnsweredError:
+            return ()
+        if self._query.instance_id is not None:
+            self._only = frozenset(await self._images_of_instance())
+        ownerships = await self._ownerships(page.rows)
+        return [row for row in page.rows if not self._shows(row, ownerships)]
 
     async def _find(self, found: Found) -> None:
         pager = Pager(
@@ -177,7 +193,7 @@ class Listing:
         marker = self._query.marker
         if marker is None or not self._exchange.is_only_wall or self._exchange.is_admin:
             return
-        if not (_IMAGE_ID.fullmatch(marker) and await self._is_visible(marker)):
+        if not (is_image_id(marker) and await self._is_visible(marker)):
             raise BadRequestError(self._exchange.dialect.absent_image(marker))
 
     async def _is_visible(self, image_id: str) -> bool:
@@ -187,12 +203,15 @@ class Listing:
     async def _fetch(self, query: ListQuery, limit: int, marker: str | None) -> Page:
         response = await self._get(self._target(query, limit, marker))
         body = await whole_response(response, max_bytes=self._tools.limits.max_page_bytes)
-        if response.head.status != 200:
-            self._give_up(response, body)
-        page = self._exchange.dialect.page(body)
+        page = self._page_in(response, body)
         if self._first is None:
             self._first = (response, page)
         return page
+
+    def _page_in(self, response: Response, body: bytes) -> Page:
+        if response.head.status != 200:
+            self._give_up(response, body)
+        return self._exchange.dialect.page(body)
 
     def _give_up(self, response: Response, body: bytes) -> None:
         """Raise what a page that isn't one means: never a list, and never a part of one."""

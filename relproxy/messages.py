@@ -157,3 +157,13 @@ class Response:
     head: ResponseHead
     body: bytes | AsyncIterator[bytes]
     aclose: Callable[[], Awaitable[None]] = field(default=_nothing_to_close)
+
+
+class Sender(Protocol):
+    """What carries requests to a registry; see `relproxy.upstream.Upstream`."""
+
+    async def send(
+        self, method: str, target: str, headers: Headers, body: RequestBody | bytes | None = None
+    ) -> Response:
+        """Send one request and return its answer."""
+        ...

@@ -95,6 +95,7 @@ class Metrics:
         )
         self._add_those_of_identity(own)
         self._add_those_of_the_listeners(own)
+        self._add_those_of_shadow(own)
         self._add_those_of_the_journal(own)
 
     def _add_those_of_identity(self, own: CollectorRegistry) -> None:
@@ -124,6 +125,20 @@ class Metrics:
             "relproxy_connections_refused",
             "Connections closed because they should begin with a PROXY protocol header, and don't.",
             ("listener", "reason"),
+            registry=own,
+        )
+
+    def _add_those_of_shadow(self, own: CollectorRegistry) -> None:
+        self.shadow = Counter(
+            "relproxy_shadow",
+            "Requests on routes in shadow, by what enforcing would have done with them.",
+            ("route", "treatment", "verdict"),
+            registry=own,
+        )
+        self.shadow_images_hidden = Counter(
+            "relproxy_shadow_images_hidden",
+            "Images of lists on routes in shadow that enforcing would have hidden.",
+            ("route",),
             registry=own,
         )
 

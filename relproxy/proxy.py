@@ -1,6 +1,7 @@
-"""The life of one request, from top to bottom.
+r"""The life of one request, from top to bottom.
 
     source -> match -> identify -> capture | filter | pass -> forward -> reply
+               \-> shadow (`shadow.py`): forward -> reply, and what would have been done is told
 
 One match decides both directions: the operation that was found for the request also says how its
 response is treated. Every branch returns the response that it means, and only what was decided
@@ -10,7 +11,6 @@ leads upstream. Whatever goes wrong becomes a refusal in one place, in the regis
 from __future__ import annotations
 
 import logging
-import re
 import time
 import uuid
 from collections.abc import Mapping
@@ -28,30 +28,27 @@ from relproxy.errors import (
     RelproxyError,
     UnauthenticatedError,
 )
-from relproxy.exchange import Exchange, exchange_for, needs_caller
-from relproxy.filters.access import create_objection, effect_objection
-from relproxy.filters.base import CreateBody, Dialect
-from relproxy.filters.capture import MetadataHeaders, read_capture
-from relproxy.filters.headers import downstream_headers, private_headers, resized_headers
+from relproxy.exchange import Exchange, exchange_for, identified
+from relproxy.filters.base import Dialect
+from relproxy.filters.capture import MetadataHeaders
+from relproxy.filters.headers import downstream_headers, resized_headers
 from relproxy.filters.links import with_prefixed_location
 from relproxy.filters.source import Fronts, with_source
 from relproxy.filters.trust import TrustedSources
-from relproxy.filters.visibility import is_own, may_see
-from relproxy.identity.base import IdentityProvider, NoCaller
+from relproxy.identity.base import IdentityProvider
 from relproxy.inspection import Inspected, Inspector
+from relproxy.judging import Judge, shown
 from relproxy.listing import Listing, ListTools
 from relproxy.messages import Headers, Request, RequestBody, Response, ResponseHead
 from relproxy.metrics import Metrics
-from relproxy.model import Access, Caller, Capture, Treatment
+from relproxy.model import Treatment
 from relproxy.recording import Recording
+from relproxy.shadow import Shadow, ShadowParts
 from relproxy.store.base import ImageLookup, OwnerLookup
 from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream
 
 _LOG = logging.getLogger(__name__)
-
-_NOT_ASKED = NoCaller("This request needs no caller.", None)
-_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +67,7 @@ class Parts:
     limits: Limits
     metrics: Metrics
     tasks: TaskSet
+    shadow_s: float
 
 
 class Proxy:
@@ -78,7 +76,21 @@ class Proxy:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._inspector = Inspector(parts.upstreams, parts.owners, parts.limits)
+        self._judge = Judge(parts.trusted_sources, parts.metadata_headers, self._inspector)
         self._own_headers = (parts.metadata_headers.installation, parts.metadata_headers.instance)
+        self._shadow = Shadow(
+            ShadowParts(
+                identity=parts.identity,
+                judge=self._judge,
+                list_tools=self._list_tools,
+                recording=parts.recording,
+                limits=parts.limits,
+                metrics=parts.metrics,
+                tasks=parts.tasks,
+                own_headers=self._own_headers,
+                patience_s=parts.shadow_s,
+            )
+        )
 
     async def respond(self, request: Request) -> Response:
         """Answer one request, whatever happens; only cancellation is raised."""
@@ -96,7 +108,10 @@ class Proxy:
         return response
 
     async def _matched(self, request: Request, match: routing.Match) -> Response:
-        caller = await self._identified(request, match)
+        if match.route.is_shadow:
+            exchange, response = await self._shadow.respond(request, match)
+            return self._returned(exchange, await self._linked(exchange, response))
+        caller = await identified(self._parts.identity, request, match)
         exchange = exchange_for(request, match, caller, own_headers=self._own_headers)
         match match.treatment:
             case Treatment.CREATE:
@@ -111,12 +126,6 @@ class Proxy:
                 raise NotFoundError("The resource could not be found.")
         return self._returned(exchange, response)
 
-    async def _identified(self, request: Request, match: routing.Match) -> Caller | NoCaller:
-        if not needs_caller(match):
-            # Not asked for: an identity provider that is away doesn't stop what needs none.
-            return _NOT_ASKED
-        return await self._parts.identity.identify(request.head)
-
     # -- create: capture, strip, forward, record
 
     async def _create(self, exchange: Exchange) -> Response:
@@ -124,45 +133,31 @@ class Proxy:
             exchange.request.body, max_bytes=self._parts.limits.max_request_body_bytes
         )
         said = exchange.dialect.read_create(body)
-        capture = self._capture(exchange, said)
-        if exchange.is_only_wall:
-            self._check_create(exchange, said)
+        capture = self._judge.capture(exchange, said)
+        self._judge.check_create(exchange, said)
         if capture is None and not exchange.is_only_wall:
             return await self._forward(exchange, said.stripped)
-        if said.chosen_id is not None and not _CANONICAL_UUID.fullmatch(said.chosen_id):
-            raise BadRequestError("'id' has to be a UUID in lower case with hyphens.")
+        self._judge.check_id(said)
         # From here the create isn't cancelled with its client: what the registry makes is recorded.
         return await self._parts.tasks.finish(
             self._parts.recording.create(exchange, said, capture), name="create"
         )
 
-    def _capture(self, exchange: Exchange, said: CreateBody) -> Capture | None:
-        head = exchange.request.head
-        return read_capture(
-            head.headers,
-            said.metadata,
-            names=self._parts.metadata_headers,
-            is_trusted=self._parts.trusted_sources.include(head.source, exchange.caller),
-            route_installation=exchange.match.route.installation,
-        )
-
-    def _check_create(self, exchange: Exchange, said: CreateBody) -> None:
-        if exchange.caller is None:
-            return
-        may_choose_id = exchange.match.route.registry.chosen_image_ids == "allow"
-        refused = create_objection(said, exchange.caller, may_choose_id=may_choose_id)
-        if refused is not None:
-            raise refused
-
     # -- list: filter
 
     async def _list(self, exchange: Exchange) -> Response:
+        return await Listing(exchange, self._list_tools(exchange.registry)).respond()
+
+    def _list_tools(self, registry: str) -> ListTools:
         parts = self._parts
-        upstream = parts.upstreams[exchange.registry]
-        tools = ListTools(
-            upstream, self._inspector, parts.owners, parts.images, parts.limits, parts.metrics
+        return ListTools(
+            parts.upstreams[registry],
+            self._inspector,
+            parts.owners,
+            parts.images,
+            parts.limits,
+            parts.metrics,
         )
-        return await Listing(exchange, tools).respond()
 
     # -- one image by id
 
@@ -172,11 +167,7 @@ class Proxy:
             body = await whole_request(
                 exchange.request.body, max_bytes=self._parts.limits.max_request_body_bytes
             )
-            effect = exchange.dialect.effect(exchange.match.operation, body)
-            if effect is not None and exchange.is_only_wall:
-                refused = effect_objection(effect, exchange.caller)
-                if refused is not None:
-                    raise refused
+            effect = self._judge.effect(exchange, body)
             if effect is not None and effect.changes_owner:
                 return await self._parts.tasks.finish(
                     self._parts.recording.owner_change(exchange, body), name="owner"
@@ -184,9 +175,9 @@ class Proxy:
         name = exchange.match.operation.name
         found: Inspected | None = None
         if exchange.is_only_wall and not exchange.is_admin:
-            found = await self._own_or_visible(exchange)
+            found = await self._judge.own_or_visible(exchange)
             if name == "image-show":
-                return _shown(found)
+                return shown(found)
         if name == "image-delete":
             return await self._delete(exchange, found)
         return await self._forward(exchange, body)
@@ -201,24 +192,14 @@ class Proxy:
             self._parts.recording.deletion(exchange, body, created_at), name="delete"
         )
 
-    async def _own_or_visible(self, exchange: Exchange) -> Inspected:
-        """Return what the registry says of the image, if the caller may do this with it.
-
-        A foreign image and one that doesn't exist raise the same `NotFoundError`, after the same
-        look-ups.
-        """
-        operation = exchange.match.operation
-        image_id = operation.image_id or ""
-        found = await self._inspector.inspect(exchange, image_id)
-        allowed = is_own if operation.access is Access.OWN else may_see
-        if found is None or not allowed(exchange.viewer(), found.facts, found.ownership):
-            raise NotFoundError(exchange.dialect.absent_image(image_id))
-        return found
-
     # -- pass, forward, reply
 
     async def _pass(self, exchange: Exchange) -> Response:
         response = await self._forward(exchange, exchange.request.body)
+        return await self._linked(exchange, response)
+
+    async def _linked(self, exchange: Exchange, response: Response) -> Response:
+        """Put the links of a version document right behind a route's prefix."""
         prefix = exchange.match.route.path_prefix
         # Glance answers an unknown version with the same document and status 300.
         is_document = exchange.match.operation.is_version_document or response.head.status == 300
@@ -274,13 +255,6 @@ class Proxy:
         treatment = match.treatment.value if match else Treatment.REFUSE.value
         self._parts.metrics.requests.labels(route, treatment, str(status)).inc()
         self._parts.metrics.request_seconds.labels(route, treatment).observe(seconds)
-
-
-def _shown(found: Inspected) -> Response:
-    """Return the registry's own answer for an image, of which the caller alone may keep a copy."""
-    head = found.response.head
-    headers = private_headers(head.headers)
-    return Response(ResponseHead(head.status, head.reason, headers), found.response.body)
 
 
 def refusal_response(

@@ -28,11 +28,10 @@ from relproxy.exchange import Exchange
 from relproxy.failpoints import failpoint
 from relproxy.filters.base import CreateBody
 from relproxy.filters.headers import resized_headers, whole_body_headers
-from relproxy.messages import Response, ResponseHead
+from relproxy.messages import Response, ResponseHead, Sender
 from relproxy.metrics import Metrics
 from relproxy.model import Capture, ImageKey, Intent
 from relproxy.store.base import Delivery, Entry, EntryKind, Journal
-from relproxy.upstream import Upstream
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ class Recording:
     `goes_on_unrecorded` says that it does so even while the journal can't be written.
     """
 
-    upstreams: Mapping[str, Upstream]
+    upstreams: Mapping[str, Sender]
     journal: Journal
     limits: Limits
     metrics: Metrics
@@ -59,7 +58,7 @@ class Recording:
     ) -> Response:
         """Forward a create and record the image that the registry makes.
 
-        Raises `JournalUnavailableError`, before anything is sent, and what `Upstream.send` raises.
+        Raises what `created` raises.
         """
         registry = exchange.match.route.registry
         is_assigned = registry.assign_image_ids and not said.has_id
@@ -68,23 +67,29 @@ class Recording:
         if is_assigned and image_id is not None:
             body = exchange.dialect.with_image_id(body, image_id)
         project = exchange.caller.project if exchange.caller else None
-        entry = await self._begun(
-            Intent(
-                registry.name,
-                project,
-                capture,
-                image_id,
-                is_assigned=is_assigned,
-                image_name=said.name,
-            )
+        intent = Intent(
+            registry.name,
+            project,
+            capture,
+            image_id,
+            is_assigned=is_assigned,
+            image_name=said.name,
         )
+        return await self.created(exchange, body, intent)
+
+    async def created(self, exchange: Exchange, body: bytes, intent: Intent) -> Response:
+        """Forward the body of a create as it is, and record what comes of the intent.
+
+        Raises `JournalUnavailableError`, before anything is sent, and what `Upstream.send` raises.
+        """
+        entry = await self._begun(intent)
         if entry is None:
             return await self._sent(exchange, body)
         response = await self._answered(exchange, entry, body)
         status = response.head.status
         if status == HTTPStatus.CREATED:
             return await self._completed(exchange, entry, response)
-        if 300 <= status < 500 and not (is_assigned and status == HTTPStatus.CONFLICT):
+        if 300 <= status < 500 and not (intent.is_assigned and status == HTTPStatus.CONFLICT):
             await self._abandon(entry)
         else:
             # Not abandoned: the registry may have made the image. An id that relproxy has chosen

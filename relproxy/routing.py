@@ -35,6 +35,7 @@ class Route:
     registry: RegistrySettings
     installation: str | None
     dialect: Dialect
+    is_shadow: bool
 
     @property
     def path_prefix(self) -> str:
@@ -56,7 +57,8 @@ class Match:
     """The one decision about a request: its route, what it is, and the target that goes upstream.
 
     `target` is raw where the client's spelling is the canonical one, or where the request is merely
-    passed on; else it is the canonical form that was classified.
+    passed on, or in shadow; else it is the canonical form that was classified. `refusal` is what it
+    would be refused with, whatever it is; it is raised instead where the route isn't in shadow.
     """
 
     route: Route
@@ -65,6 +67,7 @@ class Match:
     target: str
     query: str
     authority: str | None
+    refusal: BadRequestError | None = None
 
 
 def route_table(configuration: Configuration, dialects: Mapping[str, Dialect]) -> tuple[Route, ...]:
@@ -79,6 +82,7 @@ def route_table(configuration: Configuration, dialects: Mapping[str, Dialect]) -
             registry=(registry := configuration.registry_of(route)),
             installation=configuration.installation_of(route),
             dialect=dialects[registry.dialect],
+            is_shadow=route.mode == "shadow",
         )
         for route in configuration.routes
     )
@@ -115,12 +119,27 @@ def _matched(route: Route, head: RequestHead, target: Target) -> Match:
         segments=target.segments[len(route.prefix) :],
         raw_path=_without_prefix(target.raw_path, route.path_prefix),
     )
-    operation = route.dialect.operation(head.method, rest, head.headers)
-    path = rest.raw_path if _is_sent_raw(operation, rest) else operation.path
     query = f"?{rest.query}" if rest.query else ""
+    try:
+        operation = route.dialect.operation(head.method, rest, head.headers)
+    except BadRequestError as refusal:
+        if not route.is_shadow:
+            raise
+        unknown = Operation(UNKNOWN, Treatment.PASS, Access.REFUSED, rest.path)
+        return replace(_shadowed(route, unknown, rest, query), refusal=refusal)
+    if route.is_shadow:
+        return _shadowed(route, operation, rest, query)
+    path = rest.raw_path if _is_sent_raw(operation, rest) else operation.path
     return Match(
         route, operation, _treatment(route, operation), path + query, rest.query, target.authority
     )
+
+
+def _shadowed(route: Route, operation: Operation, rest: Target, query: str) -> Match:
+    """Return a match whose target is the client's own, whatever it was classified as."""
+    target = (rest.raw_path or rest.path) + query
+    treatment = _treatment(route, operation)
+    return Match(route, operation, treatment, target, rest.query, rest.authority)
 
 
 def _treatment(route: Route, operation: Operation) -> Treatment:

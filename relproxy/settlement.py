@@ -104,6 +104,19 @@ class Asked:
     credentials: Credentials
     shows_every_image: bool = False
 
+    async def get(self, target: str, *, max_bytes: int) -> tuple[int, bytes]:
+        """Ask with relproxy's own credentials; return the status and the body of the answer.
+
+        Raises what `Upstream.send` and `whole_response` raise, and the credentials' own error.
+        """
+        own = await self.credentials.headers()
+        fields = (("Accept", "application/json"), *own)
+        response = await self.upstream.send("GET", target, Headers().with_added(*fields))
+        body = await whole_response(response, max_bytes=max_bytes)
+        if response.head.status == 401:
+            self.credentials.forget(own)
+        return response.head.status, body
+
 
 class Unsettled(Exception):  # noqa: N818 - not an error, but what is so
     """It can't be settled now; says why, and whether only a person can."""
@@ -345,15 +358,9 @@ class Settlement:
         return True
 
     async def _answer(self, asked: Asked, target: str) -> tuple[int, bytes]:
-        own = await asked.credentials.headers()
         try:
             async with asyncio.timeout(_ASKED_S):
-                fields = (("Accept", "application/json"), *own)
-                response = await asked.upstream.send("GET", target, Headers().with_added(*fields))
-                body = await whole_response(response, max_bytes=self._limits.max_page_bytes)
-                if response.head.status == 401:
-                    asked.credentials.forget(own)
-                return response.head.status, body
+                return await asked.get(target, max_bytes=self._limits.max_page_bytes)
         except TimeoutError as failure:
             raise RegistryTimeoutError("The registry did not answer in time.") from failure
 

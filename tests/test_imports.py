@@ -47,6 +47,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "store.sqlite": (
         *("store.base", "store.place", "store.schema_versions", "store.sqlite_sql", *VALUES),
     ),
+    "store.sqlite_reader": ("store.schema_versions", "store.sqlite", *VALUES),
     "store.postgres_sql": (),
     "store.postgres_pool": ("store.postgres_sql", "store.schema_versions", "tasks", *VALUES),
     "store.postgres": (
@@ -81,6 +82,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "config_identity": ("config_types", *VALUES),
     "config": ("config_identity", "config_types", *VALUES),
     "config_file": ("config", *VALUES),
+    "stores": (
+        *("config", "store.base", "store.postgres", "store.postgres_pool", "store.sqlite"),
+        *("store.sqlite_reader", *VALUES),
+    ),
     "sockets": ("config", *VALUES),
     "worker": ("sockets",),
     "supervisor": ("metrics", "sockets", "tasks", "worker"),
@@ -92,6 +97,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "inspection": (
         *("bodies", "config", "exchange", "filters", "store.base", "upstream", *VALUES),
     ),
+    "judging": ("exchange", "filters", "inspection", *VALUES),
     "listing": (
         *(
             "bodies",
@@ -113,15 +119,24 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("bodies", "config", "filters", "metrics", "store.base", "store.host_journals"),
         *("store.journal", "store.journal_row", "store.relay", "tasks", "upstream", *VALUES),
     ),
+    "explanation": (
+        *("config", "filters", "identity.base", "settlement", "store.base"),
+        *("store.host_journals", "store.journal_row", "store.overlay", *VALUES),
+    ),
     "proxy": (
         *("bodies", "config", "exchange", "filters", "identity.base", "inspection", "listing"),
-        *("metrics", "recording"),
-        *("routing", "store.base", "tasks", "upstream", *VALUES),
+        *("judging", "metrics", "recording"),
+        *("routing", "shadow", "store.base", "tasks", "upstream", *VALUES),
+    ),
+    "trial": ("exchange", "filters", "metrics", *VALUES),
+    "shadow": (
+        *("bodies", "config", "exchange", "filters", "identity.base", "inspection", "judging"),
+        *("listing", "metrics", "recording", "routing", "tasks", "trial", *VALUES),
     ),
     "announcing": ("config", "filters.proxy_protocol", "metrics", *VALUES),
     "server": ("announcing", "metrics", *VALUES),
     "admin.*": (
-        *("admin", "filters", "metrics", "store.base", "store.host_journals"),
+        *("admin", "explanation", "filters", "metrics", "store.base", "store.host_journals"),
         *("store.journal_row", "upstream", *VALUES),
     ),
     "keystone": ("bodies", "config_identity", "tasks", *VALUES),
@@ -135,13 +150,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
             "app_identity",
             "config",
             "endpoints",
+            "explanation",
             "filters",
             "identity.base",
             "metrics",
             "proxy",
             "recording",
         ),
-        *("recording", "routing", "server", "settlement", "sockets", "store", "tasks", "upstream"),
+        *("recording", "routing", "server", "settlement", "sockets", "store", "stores"),
+        *("tasks", "upstream"),
         *VALUES,
     ),
     "cli.verbs": VALUES,
@@ -157,18 +174,19 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         ),
         *("store.journal_room", *VALUES),
     ),
+    "cli.explain": (*("admin.explain", "app", "cli.verbs", "config_file", "explanation", *VALUES),),
     "cli.serve": (
         *("app", "config", "config_file", "logs", "metrics", "sockets", "supervisor", "tasks"),
         *("worker", *VALUES),
     ),
-    "cli.store": ("app", "cli.verbs", "config_file", "store.copying", *VALUES),
-    "cli.*": ("app", "cli.verbs", "config", "config_file", "logs", *VALUES),
+    "cli.store": ("app", "cli.verbs", "config_file", "store.copying", "stores", *VALUES),
+    "cli.*": ("app", "cli.verbs", "config", "config_file", "logs", "stores", *VALUES),
     "__main__": ("__version__", "cli"),
 }
 
 # Other people's package -> the modules that may import it.
 DRIVERS: dict[str, frozenset[str]] = {
-    "aiosqlite": frozenset({"store.sqlite"}),
+    "aiosqlite": frozenset({"store.sqlite", "store.sqlite_reader"}),
     "asyncpg": frozenset({"store.postgres", "store.postgres_changes", "store.postgres_pool"}),
     "pydantic": frozenset({"config", "config_file", "config_identity", "config_types"}),
     "pydantic_core": frozenset({"config", "config_file"}),
@@ -176,7 +194,8 @@ DRIVERS: dict[str, frozenset[str]] = {
 }
 # The flow speaks in values, not in one server's or one client's classes.
 FLOW = frozenset(
-    {"proxy", "recording", "settlement", "listing", "inspection", "paging", "exchange", "routing"}
+    {"proxy", "recording", "settlement", "listing", "inspection", "judging", "paging", "exchange"}
+    | {"routing", "shadow", "trial"}
 )
 FLOW_NEVER = frozenset({"aiohttp", "aiosqlite", "asyncpg"})
 # What filters/ decides is decided on values alone: no I/O, no waiting.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,11 +55,13 @@ class Health:
         watched: Mapping[str, Watched],
         *,
         probe_s: float,
+        shadow: Sequence[str] = (),
     ) -> None:
         self._store = store
         self._probes = probes
         self._watched = watched
         self._probe_s = probe_s
+        self._shadow = list(shadow)
         self.is_draining = False
 
     async def healthz(self, _: web.Request) -> web.Response:
@@ -72,7 +74,8 @@ class Health:
         The work in the background has to go on, and at least one registry has to be there: a
         relproxy in front of several must not leave the path of all because one is away. A store
         that is away is shown and turns nothing red, because it is away for every relproxy alike,
-        and creates go on without it. `?registry=NAME` asks about one registry alone.
+        and creates go on without it. Routes in shadow are named. `?registry=NAME` asks about
+        one registry alone.
         """
         asked = request.query.get("registry")
         if asked is not None and asked not in self._probes:
@@ -90,6 +93,8 @@ class Health:
             "status": status,
             "store": _shown(store),
             "background": {name: _shown(health) for name, health in background.items()},
+            # Nothing is protected there.
+            "shadow": self._shadow,
             "registries": {n: _shown(health) for n, health in zip(names, found, strict=True)},
         }
         return web.json_response(body, status=200 if is_ready else 503)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from relproxy.admin.explain import ExplainView
 from relproxy.admin.health import Health
 from relproxy.admin.journal import JournalView
 from relproxy.admin.relations import RelationsView
@@ -12,7 +13,11 @@ from relproxy.metrics import Metrics
 
 
 def admin_application(
-    health: Health, relations: RelationsView, journal: JournalView, metrics: Metrics
+    health: Health,
+    relations: RelationsView,
+    journal: JournalView,
+    explain: ExplainView,
+    metrics: Metrics,
 ) -> web.Application:
     """Return the application that serves operators."""
 
@@ -26,4 +31,5 @@ def admin_application(
     application.router.add_get("/metrics", show_metrics)
     application.router.add_get("/v1/relations", relations.relations)
     application.router.add_get("/v1/journal", journal.waiting)
+    application.router.add_get("/v1/explain", explain.explain)
     return application

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from relproxy.admin.parameters import given
 from relproxy.errors import BadRequestError, RelproxyError
 from relproxy.filters.capture import canonical_installation, checked_instance_id
 from relproxy.model import ImageRecord
@@ -25,40 +26,28 @@ class RelationsView:
     async def relations(self, request: web.Request) -> web.Response:
         """Return one page of records, newest first."""
         try:
-            given = _given(request)
+            asked = given(request, _PARAMETERS)
             page = await self._store.relations(
-                _query(given), limit=_limit(given.get("limit")), cursor=given.get("cursor")
+                _query(asked), limit=_limit(asked.get("limit")), cursor=asked.get("cursor")
             )
         except RelproxyError as refusal:
             return web.json_response({"message": refusal.sentence}, status=refusal.status)
-        relations = [_shown(record) for record in page.records]
+        relations = [shown(record) for record in page.records]
         return web.json_response({"relations": relations, "next_cursor": page.next_cursor})
 
 
-def _given(request: web.Request) -> dict[str, str]:
-    for name in request.query:
-        if name not in _PARAMETERS:
-            known = ", ".join(sorted(_PARAMETERS))
-            raise BadRequestError(f"There is no parameter '{name}'; known: {known}.")
-        if len(request.query.getall(name)) > 1:
-            raise BadRequestError(f"The parameter '{name}' is given more than once: send it once.")
-        if not request.query[name]:
-            raise BadRequestError(f"The parameter '{name}' is empty: leave it out, or say which.")
-    return dict(request.query)
-
-
-def _query(given: dict[str, str]) -> RelationQuery:
-    instance_id = given.get("instance_id")
-    installation = given.get("nova_installation_uuid")
-    image_id = given.get("image_id")
-    if not {"instance_id", "image_id", "project"} & set(given):
+def _query(asked: dict[str, str]) -> RelationQuery:
+    instance_id = asked.get("instance_id")
+    installation = asked.get("nova_installation_uuid")
+    image_id = asked.get("image_id")
+    if not {"instance_id", "image_id", "project"} & set(asked):
         raise BadRequestError("Ask by 'instance_id', 'image_id' or 'project'.")
     return RelationQuery(
         instance_id=instance_id and checked_instance_id(instance_id, "instance_id"),
         installation=installation
         and canonical_installation(installation, "nova_installation_uuid"),
         image_id=image_id and image_id.lower(),
-        project=given.get("project"),
+        project=asked.get("project"),
     )
 
 
@@ -70,7 +59,8 @@ def _limit(text: str | None) -> int:
     return int(text)
 
 
-def _shown(record: ImageRecord) -> dict[str, object]:
+def shown(record: ImageRecord) -> dict[str, object]:
+    """Return a record as operators are shown it."""
     capture = record.capture
     return {
         "registry": record.registry,

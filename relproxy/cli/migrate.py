@@ -6,9 +6,9 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from relproxy.app import migrated
 from relproxy.cli.verbs import ending
 from relproxy.config_file import load_configuration
+from relproxy.stores import migrated
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -7,10 +7,11 @@ import asyncio
 import sys
 from pathlib import Path
 
-from relproxy.app import claimed, opened_store
+from relproxy.app import claimed
 from relproxy.cli.verbs import ending
 from relproxy.config_file import load_configuration
 from relproxy.store.copying import Digest, compare, copy
+from relproxy.stores import opened_store
 
 _SAID_EVERY = 10_000
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +19,13 @@ from relproxy.model import Access, CreatedImage, Treatment
 
 # The name of an operation for which a dialect's table has no row.
 UNKNOWN = "other"
+
+_IMAGE_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
+
+
+def is_image_id(text: str) -> bool:
+    """Tell whether a registry may have this id; anything else could be another path."""
+    return _IMAGE_ID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +134,10 @@ class Dialect(Protocol):
 
     def image_facts(self, body: bytes) -> ImageFacts:
         """Read one image. Raises `RegistryGarbageError` if it is no image."""
+        ...
+
+    def particulars(self, body: bytes) -> Mapping[str, object]:
+        """Return what only a person wants to know of one image that `image_facts` could read."""
         ...
 
     def image_path(self, image_id: str) -> str:

@@ -159,6 +159,11 @@ class GlanceV2:
             raise RegistryGarbageError("The registry's answer is not an image.")
         return facts
 
+    def particulars(self, body: bytes) -> dict[str, object]:
+        """Return what else keeps an image out of lists, and whether it can be used."""
+        document = decoded_value(body)
+        return {name: document.get(name) for name in ("status", "os_hidden")}
+
     def image_path(self, image_id: str) -> str:
         """Return the path of one image."""
         return canonical_path(("v2", "images", image_id))

@@ -106,6 +106,17 @@ def upstream_headers(headers: Headers, *, own: Iterable[str]) -> Headers:
         raise BadRequestError("The header 'Connection' names a field that is not hop-by-hop.")
     if named & frozenset(map(folded, IDENTITY_HEADERS)):
         raise BadRequestError("The header 'Connection' names an identity header.")
+    return end_to_end_headers(headers, own=own)
+
+
+def end_to_end_headers(headers: Headers, *, own: Iterable[str]) -> Headers:
+    """Return what goes on to a registry of any request, also of one that would be refused.
+
+    A length that is spelled with `_` is none to relproxy and may be the length to a WSGI registry,
+    which would then read a part of the next request: it never goes on.
+    """
+    named = _named_by_connection(headers) - _END_TO_END
+    framed = Headers(tuple(pair for pair in headers.pairs if pair[0].lower() != b"content_length"))
     gone: tuple[str | bytes, ...] = (
         *_HOP_BY_HOP,
         *_PATH_OVERRIDES,
@@ -114,7 +125,7 @@ def upstream_headers(headers: Headers, *, own: Iterable[str]) -> Headers:
         *IDENTITY_HEADERS,
         *own,
     )
-    return headers.without(gone)
+    return framed.without(gone)
 
 
 def downstream_headers(headers: Headers) -> Headers:

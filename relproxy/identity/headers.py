@@ -24,7 +24,7 @@ class HeadersIdentity:
 
     def __init__(self, trusted: Collection[Network], admin_roles: Collection[str]) -> None:
         self._trusted = tuple(trusted)
-        self._admin_roles = frozenset(role.lower() for role in admin_roles)
+        self._admin_roles = frozenset(admin_roles)
 
     async def identify(self, head: RequestHead) -> Caller | NoCaller:
         """Read X-Project-Id, X-User-Id and X-Roles of a trusted source."""

@@ -96,7 +96,7 @@ class Overlay:
             at = place(record)
             if (before is None or at < before) and (end is None or at >= end):
                 page.setdefault(at, record)
-        page = {at: _after(record, changes) for at, record in page.items()}
+        page = {at: after(record, changes) for at, record in page.items()}
         places = sorted((at for at in page if _matches(page[at], query)), reverse=True)
         if len(places) > limit:
             end = places[limit - 1]
@@ -156,7 +156,7 @@ def with_changes(
     return after
 
 
-def _after(record: ImageRecord, changes: Iterable[Change]) -> ImageRecord:
+def after(record: ImageRecord, changes: Iterable[Change]) -> ImageRecord:
     """Return a record as it is once the store has taken `changes`, oldest first."""
     for change in changes:
         if (change.registry, change.image_id) != (record.registry, record.image_id):

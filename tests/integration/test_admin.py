@@ -23,6 +23,7 @@ async def test_readyz_gives_each_part_with_its_reason(second_wall: Client) -> No
             part: {"ready": True, "reason": "It is at work."}
             for part in ("relay", "settlement", "adoption")
         },
+        "shadow": [],
         "registries": {"glance": {"ready": True, "reason": "The registry answers 401."}},
     }
 

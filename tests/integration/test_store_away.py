@@ -34,6 +34,16 @@ def unwritable(client: Client) -> Iterator[None]:
     database.close()
 
 
+@contextmanager
+def locked(client: Client) -> Iterator[None]:
+    """Let the store be read, and written by nobody else."""
+    with sqlite3.connect(client.store, isolation_level=None) as database:
+        database.execute("BEGIN IMMEDIATE")
+        yield
+        database.execute("ROLLBACK")
+    database.close()
+
+
 async def test_creates_go_on_without_the_store_and_say_that_their_record_is_pending(
     second_wall: Client,
 ) -> None:

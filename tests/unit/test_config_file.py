@@ -617,6 +617,17 @@ def test_proxy_protocol_is_true_or_false(file: Path) -> None:
     assert problem.startswith("4: listeners[0].proxy_protocol: ")
 
 
+def test_a_route_in_shadow_is_a_warning(file: Path) -> None:
+    trusts = "identity: {trusted_networks: [192.0.2.0/24]}\n"
+    trusts += "trusted_sources: {networks: [198.51.100.0/24]}\n"
+    in_shadow = FINE.replace("name: all\n", "name: all\n    mode: shadow\n")
+    file.write_text(in_shadow + trusts)
+
+    (sentence,) = warnings(load_configuration(file))
+
+    assert sentence.startswith("route 'all' is in shadow: nothing is hidden or refused there")
+
+
 # -- several at once
 
 

@@ -12,7 +12,7 @@ from relproxy.errors import (
     NotFoundError,
     UnauthenticatedError,
 )
-from relproxy.exchange import Exchange, exchange_for, needs_caller
+from relproxy.exchange import Exchange, exchange_for, needs_caller, shadow_exchange
 from relproxy.filters.visibility import Viewer
 from relproxy.identity.base import NoCaller
 from relproxy.model import AccessRule, Caller, Service, Tenancy
@@ -266,3 +266,31 @@ def test_a_registry_that_trusts_its_front_hears_all_that_a_token_says() -> None:
 @pytest.mark.parametrize("target", ["/", "/versions", "/v2"])
 def test_a_version_document_is_for_everyone(target: str) -> None:
     assert exchanged(target, caller=None).caller is None
+
+
+def test_in_shadow_a_request_goes_on_as_it_came_whatever_speaks_against_it() -> None:
+    pairs = (
+        ("Accept", VND),
+        ("Content-Type", "multipart/form-data"),
+        ("Connection", "X-Project-Id"),
+        ("X-Project-Id", "evil"),
+        ("X-Nova-Instance-ID", "i"),
+    )
+    head = request_head("http://images.example/images", *pairs)
+    found = match(routes({"mode": "shadow"}), head)
+    outgoing = shadow_exchange(request(head), found, None, own_headers=OWN).outgoing
+
+    assert outgoing.pairs == (
+        (b"Accept", VND.encode()),
+        (b"Content-Type", b"multipart/form-data"),
+        (b"Host", b"images.example"),
+    )
+
+
+def test_in_shadow_a_registry_that_trusts_its_front_hears_relproxy() -> None:
+    head = request_head("/v2/images", ("X-Project-Id", "evil"))
+    registry = {"tenancy": "registry", "upstream_identity": "headers"}
+    found = match(routes({"mode": "shadow"}, registry=registry), head)
+    outgoing = shadow_exchange(request(head), found, MEMBER, own_headers=OWN).outgoing
+
+    assert outgoing.values("X-Project-Id") == ("p1",)

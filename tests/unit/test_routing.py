@@ -328,3 +328,43 @@ def test_a_method_that_peers_may_read_differently_is_refused(method: str) -> Non
 def test_a_query_that_overrides_the_method_is_refused_on_every_path(raw: str, tenancy: str) -> None:
     with pytest.raises(BadRequestError, match="_method"):
         matched(f"{raw}?x=y;_method=GET", {}, method="POST", tenancy=tenancy)
+
+
+# -- in shadow
+
+SHADOW: Conditions = {"mode": "shadow"}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ["/v2/images?limit=1&limit=2", "//v2//images", "/v2/%69mages", "/v2/nothing", "/v2/tasks"],
+)
+def test_a_target_goes_on_as_it_was_spelled(raw: str) -> None:
+    assert matched(raw, SHADOW).target == raw
+
+
+def test_a_prefix_comes_off_in_shadow_too() -> None:
+    route = SHADOW | EAST
+    assert matched("/east//v2/images?x=%2f", route).target == "//v2/images?x=%2f"
+    assert matched("/%65ast/v2//images?x", route).target == "/v2/images?x"
+
+
+def test_what_is_classified_does_not_hang_on_shadow() -> None:
+    assert matched("/v2/%69mages", SHADOW).treatment is Treatment.LIST
+    assert matched("/v2/nothing", SHADOW).treatment is Treatment.REFUSE
+    assert matched("/v2/images", SHADOW).refusal is None
+
+
+def test_another_method_is_refused_in_word_only() -> None:
+    found = matched("/v2/images?_method=GET", SHADOW, method="POST")
+
+    assert isinstance(found.refusal, BadRequestError)
+    assert (found.target, found.operation.name) == ("/v2/images?_method=GET", UNKNOWN)
+    with pytest.raises(BadRequestError):
+        matched("/v2/images?_method=GET", ANYTHING, method="POST")
+
+
+@pytest.mark.parametrize("raw", ["/v2/../images", "/v2/images%00", "nonsense"])
+def test_what_no_route_can_be_found_for_is_refused_in_shadow_too(raw: str) -> None:
+    with pytest.raises(BadRequestError):
+        matched(raw, SHADOW)

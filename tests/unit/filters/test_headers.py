@@ -5,6 +5,7 @@ import pytest
 from relproxy.errors import BadRequestError
 from relproxy.filters.headers import (
     downstream_headers,
+    end_to_end_headers,
     identity_headers,
     resized_headers,
     rewritten_headers,
@@ -271,3 +272,22 @@ def test_framing_in_another_spelling_is_refused(name: str) -> None:
     # Some WSGI servers join it with the real one.
     with pytest.raises(BadRequestError, match="spelled with '_'"):
         upstream_headers(fields(("Content-Length", "5"), (name, "0")), own=())
+
+
+def test_what_goes_on_whatever_speaks_against_the_request() -> None:
+    headers = fields(
+        ("Host", "a"),
+        ("Connection", "Host, X-Hop, X-Project-Id, Content-Length"),
+        ("X-Hop", "1"),
+        ("X_Project_Id", "evil"),
+        ("x-nova-instance_id", "1"),
+        ("Content_Length", "9"),
+        ("Content-Length", "2"),
+        ("transfer_encoding", "chunked"),
+        ("Expect", "100-continue"),
+        ("X-Auth-Token", "t"),
+    )
+
+    assert end_to_end_headers(headers, own=OWN) == fields(
+        ("Host", "a"), ("Content-Length", "2"), ("X-Auth-Token", "t")
+    )

@@ -5,7 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from relproxy.filters.visibility import ImageFacts, Viewer, is_own, may_see
+from relproxy.filters.visibility import (
+    ImageFacts,
+    Rule,
+    Verdict,
+    Viewer,
+    decide,
+    is_own,
+    may_see,
+)
 from relproxy.model import Caller, Ownership, Tenancy
 
 CREATED = "2026-11-22T15:07:26Z"
@@ -142,3 +150,85 @@ def test_a_project_is_compared_to_the_letter() -> None:
     image = ImageFacts("i1", None, "private", CREATED)
 
     assert not may_see(viewer, image, Ownership("mine", CREATED))
+
+
+NOBODY, MEMBER, ADMIN = CALLERS.values()
+OURS, THEIRS = Tenancy.RELPROXY, Tenancy.REGISTRY
+
+
+@pytest.mark.parametrize(
+    ("tenancy", "caller", "visibility", "owner", "record", "rule", "is_visible"),
+    [
+        (OURS, ADMIN, "private", None, "no record", Rule.ADMIN, True),
+        (THEIRS, ADMIN, "private", "theirs", "no record", Rule.ADMIN, True),
+        (OURS, MEMBER, "public", None, "no record", Rule.PUBLIC, True),
+        (THEIRS, NOBODY, "public", "theirs", "no record", Rule.PUBLIC, True),
+        (THEIRS, MEMBER, "private", "mine", "no record", Rule.OWN_BY_OWNER, True),
+        (THEIRS, MEMBER, "community", "mine", "no record", Rule.OWN_BY_OWNER, True),
+        (OURS, MEMBER, "private", "theirs", "a record of mine", Rule.OWN_BY_RECORD, True),
+        (THEIRS, MEMBER, "shared", "theirs", "no record", Rule.SHARED, True),
+        (THEIRS, MEMBER, "community", "theirs", "no record", Rule.COMMUNITY_NOT_ASKED_FOR, False),
+        (THEIRS, MEMBER, "private", "theirs", "a record of mine", Rule.FOREIGN, False),
+        (THEIRS, MEMBER, "something new", "theirs", "no record", Rule.FOREIGN, False),
+        (OURS, MEMBER, "shared", "mine", "a record of theirs", Rule.FOREIGN, False),
+        (OURS, MEMBER, "community", "mine", "no record", Rule.NO_RECORD, False),
+        (
+            *(OURS, MEMBER, "private", "mine", "my record of a deleted image"),
+            *(Rule.EARLIER_RECORD, False),
+        ),
+        (THEIRS, NOBODY, "shared", None, "no record", Rule.NOBODY_VOUCHED, False),
+        (OURS, NOBODY, "private", None, "a record of mine", Rule.NOBODY_VOUCHED, False),
+        (OURS, ADMIN, None, None, "a record of mine", Rule.UNREADABLE, False),
+    ],
+)
+def test_a_verdict_names_the_part_of_the_rule_that_decided(
+    tenancy: Tenancy,
+    caller: Caller | None,
+    visibility: str | None,
+    owner: str | None,
+    record: str,
+    rule: Rule,
+    *,
+    is_visible: bool,
+) -> None:
+    image = ImageFacts("i1", owner, visibility, CREATED)
+
+    assert decide(Viewer(tenancy, caller), image, RECORDS[record]) == Verdict(is_visible, rule)
+
+
+def test_community_images_are_shown_to_who_asks_for_them() -> None:
+    image = ImageFacts("i1", "theirs", "community", CREATED)
+    verdict = decide(Viewer(THEIRS, MEMBER, asks_for_community=True), image, None)
+
+    assert verdict == Verdict(is_visible=True, rule=Rule.COMMUNITY_ASKED_FOR)
+
+
+def every_verdict() -> Iterator[tuple[bool, bool, Verdict]]:
+    """Yield what each of the three functions says, for every case there is."""
+    for tenancy, caller, record, owner, visibility, asks, image_id in itertools.product(
+        Tenancy,
+        CALLERS.values(),
+        RECORDS.values(),
+        OWNERS.values(),
+        VISIBILITIES,
+        (False, True),
+        ("i1", None),
+    ):
+        viewer = Viewer(tenancy, caller, asks_for_community=asks)
+        image = ImageFacts(image_id, owner, visibility, CREATED)
+        asked = (viewer, image, record)
+        yield may_see(*asked), is_own(*asked), decide(*asked)
+
+
+def test_whoever_may_see_is_who_the_verdict_shows_it_to() -> None:
+    assert all(sees is verdict.is_visible for sees, _, verdict in every_verdict())
+
+
+def test_a_verdict_that_names_an_owner_is_of_an_own_image() -> None:
+    own = {Rule.OWN_BY_OWNER, Rule.OWN_BY_RECORD}
+
+    assert all(is_it for _, is_it, verdict in every_verdict() if verdict.rule in own)
+
+
+def test_every_part_of_the_rule_decides_something() -> None:
+    assert {verdict.rule for _, _, verdict in every_verdict()} == set(Rule)
