@@ -39,17 +39,20 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "store.schema_versions": (),
     "store.*": ("store.base", *VALUES),
     "store.base": ("store.place", *VALUES),
-    "store.sqlite_sql": (),
+    "store.sqlite_sql": VALUES,
+    "store.sqlite_changes": ("store.sqlite_sql", *VALUES),
     "store.sqlite": (
-        *("store.base", "store.place", "store.schema_versions", "store.sqlite_sql", *VALUES),
+        *("store.base", "store.place", "store.schema_versions", "store.sqlite_changes"),
+        *("store.sqlite_sql", *VALUES),
     ),
     "store.postgres_sql": (),
     "store.postgres_pool": ("store.postgres_sql", "store.schema_versions", *VALUES),
     "store.postgres": (
         *("store.base", "store.packing", "store.place", "store.postgres_changes"),
-        *("store.postgres_pool", "store.postgres_sql", *VALUES),
+        *("store.postgres_changes_sql", "store.postgres_pool", "store.postgres_sql", *VALUES),
     ),
-    "store.postgres_changes": ("store.packing", "store.postgres_sql", *VALUES),
+    "store.postgres_changes": ("store.packing", "store.postgres_changes_sql", *VALUES),
+    "store.postgres_changes_sql": ("store.packing", *VALUES),
     "store.journal_file": ("store.base", *VALUES),
     "store.journal_room": ("store.journal_file", *VALUES),
     "store.journal": ("failpoints", "store.base", "store.journal_file", *VALUES),
@@ -149,7 +152,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 
 # Other people's package -> the modules that may import it.
 DRIVERS: dict[str, frozenset[str]] = {
-    "aiosqlite": frozenset({"store.sqlite"}),
+    "aiosqlite": frozenset({"store.sqlite", "store.sqlite_changes"}),
     "asyncpg": frozenset({"store.postgres", "store.postgres_changes", "store.postgres_pool"}),
     "pydantic": frozenset({"config", "config_file", "config_types"}),
     "pydantic_core": frozenset({"config", "config_file"}),

@@ -97,7 +97,7 @@ class Row:
         if self.image_id is None or self.at is None:
             raise WrongStateError(f"entry {self.id} is not completed")
         if self.kind is EntryKind.BURIAL:
-            return Burial(self.registry, self.image_id, self.at)
+            return Burial(self.registry, self.image_id, self.at, self.created_at)
         if self.created_at is None or self.project is None:
             raise WrongStateError(f"entry {self.id} is not completed")
         if self.kind is EntryKind.OWNER:
