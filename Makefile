@@ -23,7 +23,8 @@ unit: $(READY)
 verify: lint test verify-random verify-storm verify-power
 
 verify-random: $(READY)
-	HYPOTHESIS_PROFILE=verify $(BIN)/pytest tests/properties tests/integration/test_random.py
+	HYPOTHESIS_PROFILE=verify $(BIN)/pytest tests/properties tests/integration/test_random.py \
+		tests/contract/test_order.py
 
 # Twenty storms, each some thousand creates; -s prints what happened in each.
 verify-storm: $(READY)

@@ -109,7 +109,7 @@ class PackedChanges:
                 await connection.execute(ADD_SOURCES, *_columns(sources))
             answer = await self._asked(connection, statement)
             if answer is None:
-                raise asyncpg.DataError("a name was not kept")
+                raise asyncpg.InterfaceError("a name was not kept")
         return answer
 
     async def _asked(self, connection: asyncpg.Connection, statement: str) -> asyncpg.Record | None:

@@ -14,7 +14,7 @@ from random import Random
 
 import asyncpg
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.postgres import Postgres
@@ -283,6 +283,8 @@ def batches(changes: Sequence[Change], sizes: Sequence[int]) -> Iterator[Sequenc
         start += size
 
 
+# Each is some transactions, of two stores.
+EXAMPLES = settings(max_examples=settings().max_examples // 2)
 CHANGES = {
     "young": st.lists(YOUNG, min_size=2, max_size=14),
     "old": st.lists(OLD, max_size=6),
@@ -303,6 +305,7 @@ async def is_renamed(store: Store, old: str, new: str) -> bool:
     return False
 
 
+@EXAMPLES
 @given(**CHANGES, renames=st.booleans(), purges=st.booleans())
 def test_any_order_in_any_batches_and_again_comes_to_the_same(
     two: Two,
@@ -336,6 +339,7 @@ def test_any_order_in_any_batches_and_again_comes_to_the_same(
     two.run(example())
 
 
+@EXAMPLES
 @given(**CHANGES)
 def test_putting_at_the_same_time_comes_to_the_same(
     two: Two, young: list[Change], old: list[Change], sizes: list[int], random: Random

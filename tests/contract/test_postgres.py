@@ -33,6 +33,7 @@ from relproxy.store.postgres_pool import PostgresSettings, migrate
 from relproxy.store.schema_versions import schema_versions
 
 EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
+WEST = "0a4ef62f-40a4-4d3a-9d7e-5a0d8a1f2b02"
 
 
 @pytest.fixture
@@ -173,12 +174,12 @@ CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON {table}
 """
 
 
-async def standing_still(administrator: asyncpg.Connection) -> None:
-    """Wait until somebody does."""
-    waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND objid = 42)"
+async def standing_still(administrator: asyncpg.Connection, *, waiting: int = 1) -> None:
+    """Wait until so many do, or wait until they are alone."""
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
     async with asyncio.timeout(20):
         while True:
-            if await administrator.fetchval(waits):
+            if await administrator.fetchval(waits) >= waiting:
                 return
 
 
@@ -218,6 +219,32 @@ async def test_a_change_meets_the_record_that_is_put_at_the_same_time(
     await asyncio.gather(first, second)
     owners = await one.owners("glance", [IMAGE])
     assert [owner.project for owner in owners.values()] == (["bob"] if change == CHANGED else [])
+    for part in (one, other, administrator):
+        await part.close()
+
+
+async def test_a_burial_that_comes_while_others_are_taken_is_not_taken_for_one_of_them(
+    settings: PostgresSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has marked its record is forgotten; this one has marked nothing yet."""
+    one, other = PostgresStore(settings), PostgresStore(settings)
+    administrator = await asyncpg.connect(settings.dsn)
+    for store in (one, other):
+        await store.open()
+    made, burial = record(IMAGE, "alice", EAST), replace(BURIED, created_at=CREATED)
+    await one.put([replace(told, image_id=EAST) for told in (made, burial)])
+    await administrator.execute("SELECT pg_advisory_lock(42)")
+    marks, forgets = postgres_changes_sql.TAKE_BURIALS
+    waits = "SELECT pg_advisory_xact_lock_shared(42) WHERE $1::uuid[] IS NOT NULL"
+    with monkeypatch.context() as patched:
+        patched.setattr("relproxy.store.postgres_changes.TAKE_BURIALS", (marks, waits, forgets))
+        first = asyncio.create_task(one.put([made, replace(burial, image_id=WEST)]))
+        await standing_still(administrator)
+    second = asyncio.create_task(other.put([burial]))
+    await standing_still(administrator, waiting=2)
+    await administrator.execute("SELECT pg_advisory_unlock(42)")
+    await asyncio.gather(first, second)
+    assert await one.owners("glance", [IMAGE]) == {}
     for part in (one, other, administrator):
         await part.close()
 
