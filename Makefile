@@ -25,7 +25,8 @@ unit: $(READY)
 verify: lint test verify-random verify-model verify-fuzz verify-storm verify-power
 
 verify-random: $(READY)
-	HYPOTHESIS_PROFILE=verify $(BIN)/pytest tests/properties tests/integration/test_random.py
+	HYPOTHESIS_PROFILE=verify $(BIN)/pytest tests/properties tests/integration/test_random.py \
+		tests/contract/test_order.py
 
 # Two thousand stories of each tenancy before a stand-in, a hundred before a Glance; -s counts them.
 verify-model: $(READY)

@@ -46,7 +46,7 @@ from relproxy.settlement import (
 )
 from relproxy.sockets import Sockets, bind_all
 from relproxy.store.adoption import Adoption
-from relproxy.store.base import Store
+from relproxy.store.base import Store, check_names
 from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_room import JournalRoom, open_journal
@@ -147,17 +147,12 @@ class _Recorder:
 async def _open(store: Store, configuration: config.Configuration) -> None:
     """Open the store; one that is away for now is no reason not to serve what needs none.
 
-    Raises `StoreRefusedError` if its records name a registry that the configuration doesn't.
+    Raises `StoreRefusedError` if it knows the registries by other names than the configuration.
     """
     with _going_on_without_it():
         await store.open()
-        unknown = await store.registries() - {r.name for r in configuration.registries}
-        if unknown:
-            names = ", ".join(sorted(unknown))
-            raise StoreRefusedError(
-                f"Records name registries that the configuration doesn't: {names}. Add them, or "
-                "rename them in the records: `relproxy registry rename OLD NEW`."
-            )
+        configured = [registry.name for registry in configuration.registries]
+        check_names(configured, await store.registries(), await store.renamed())
 
 
 async def _owned(store: Store, room: JournalRoom) -> None:

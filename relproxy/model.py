@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+
+# How far the clocks of two hosts may be apart where one says what came after what on the other.
+CLOCKS_DIFFER_S = 60
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
 
 
 class Grade(enum.StrEnum):
@@ -143,18 +148,33 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Burial:
-    """An image was deleted through relproxy at `at`: its records up to then are a dead image's."""
+    """An image was deleted through relproxy at `at`.
+
+    `created_at` says which of the images that had this id, one after the other. None where that
+    isn't known: then it is every one that was recorded until then, and a little later, because the
+    clocks of two hosts differ.
+    """
 
     registry: str
     image_id: str
     at: datetime
+    created_at: str | None = None
+
+    def buries(self, record: ImageRecord) -> bool:
+        """Tell whether this record is of the image that was deleted."""
+        if (self.registry, self.image_id) != (record.registry, record.image_id):
+            return False
+        if self.created_at is not None:
+            return self.created_at == record.created_at
+        return _seconds(record.recorded_at) <= _seconds(self.at) + CLOCKS_DIFFER_S
 
 
 @dataclass(frozen=True, slots=True)
 class OwnerChange:
     """The registry took `project` as the owner of the image that was created at `created_at`.
 
-    Of several changes of one image the latest by `at` holds, in whatever order they arrive.
+    Of several changes of one image the latest by `at` holds, in whatever order they arrive, and of
+    two at one moment the one whose project is the greater text.
     """
 
     registry: str
@@ -164,7 +184,7 @@ class OwnerChange:
     at: datetime
 
 
-# What a store is told, in order per image; each may be told again and then changes nothing.
+# What a store is told: in any order, and each may be told again; see `relproxy.store.base.Store`.
 Change = ImageRecord | Burial | OwnerChange
 
 
@@ -195,3 +215,8 @@ class InstanceQuery:
     instance_id: str
     installation: str | None
     project: str | None
+
+
+def _seconds(moment: datetime) -> int:
+    # Whole ones, as the store that packs its times compares them.
+    return (moment - _EPOCH) // _SECOND

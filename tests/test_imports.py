@@ -43,18 +43,21 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "store.schema_versions": (),
     "store.*": ("store.base", *VALUES),
     "store.base": ("store.place", *VALUES),
-    "store.sqlite_sql": (),
+    "store.sqlite_sql": VALUES,
+    "store.sqlite_changes": ("store.sqlite_sql", *VALUES),
     "store.sqlite": (
-        *("store.base", "store.place", "store.schema_versions", "store.sqlite_sql", *VALUES),
+        *("store.base", "store.place", "store.schema_versions", "store.sqlite_changes"),
+        *("store.sqlite_sql", *VALUES),
     ),
     "store.sqlite_reader": ("store.schema_versions", "store.sqlite", *VALUES),
     "store.postgres_sql": (),
     "store.postgres_pool": ("store.postgres_sql", "store.schema_versions", "tasks", *VALUES),
     "store.postgres": (
         *("store.base", "store.packing", "store.place", "store.postgres_changes"),
-        *("store.postgres_pool", "store.postgres_sql", *VALUES),
+        *("store.postgres_changes_sql", "store.postgres_pool", "store.postgres_sql", *VALUES),
     ),
-    "store.postgres_changes": ("store.packing", "store.postgres_sql", *VALUES),
+    "store.postgres_changes": ("store.packing", "store.postgres_changes_sql", *VALUES),
+    "store.postgres_changes_sql": ("store.packing", *VALUES),
     "store.journal_schema": ("store.schema_versions",),
     "store.journal_row": ("store.base", *VALUES),
     "store.journal_file": ("store.base", "store.journal_row", "store.journal_schema", *VALUES),
@@ -186,7 +189,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 
 # Other people's package -> the modules that may import it.
 DRIVERS: dict[str, frozenset[str]] = {
-    "aiosqlite": frozenset({"store.sqlite", "store.sqlite_reader"}),
+    "aiosqlite": frozenset({"store.sqlite", "store.sqlite_changes", "store.sqlite_reader"}),
     "asyncpg": frozenset({"store.postgres", "store.postgres_changes", "store.postgres_pool"}),
     "pydantic": frozenset({"config", "config_file", "config_identity", "config_types"}),
     "pydantic_core": frozenset({"config", "config_file"}),

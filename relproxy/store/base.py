@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from relproxy.errors import BadRequestError
+from relproxy.errors import BadRequestError, StoreRefusedError
 from relproxy.model import (
+    Burial,
     Change,
     CreatedImage,
     ImageKey,
     ImageRecord,
     InstanceQuery,
     Intent,
+    OwnerChange,
     Ownership,
 )
 from relproxy.store.place import Place
@@ -85,13 +87,13 @@ class Relations(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A record as it is kept; `owned_since` is when its owner was changed last, or None.
+    """A record as it is kept; `made_for` is the project that it was put with.
 
     `place` is where it stands among all, for a walk to go on from.
     """
 
     record: ImageRecord
-    owned_since: datetime | None
+    made_for: str
     place: str
 
 
@@ -107,13 +109,23 @@ class Store(OwnerLookup, ImageLookup, Protocol):
         ...
 
     async def put(self, changes: Sequence[Change]) -> str | None:
-        """Make changes durable in their order, all or none; making one again changes nothing.
+        """Make changes durable, all or none.
 
-        A record that exists keeps its project, whatever a second capture says, and a claimed
-        instance is replaced by a vouched one only. A burial marks the image's live records that
-        were recorded until then; they stay readable as relations, own nothing and are found for
-        nobody's instance. An owner change applies to a record that exists and whose owner was not
-        changed later.
+        What a store holds in the end is a function of the set of changes that it was told, in
+        whatever order, however often, through however many connections. So it keeps an owner
+        change and a burial for a record that comes after it.
+
+        A record that exists keeps its project, whatever a second capture says: of two that name
+        different ones the first to be told holds, which alone is a matter of order. Of records of
+        one project the earliest time holds, a vouched instance before a claimed one, a claimed
+        one before none, and of two of one grade the smaller. An owner change doesn't count here:
+        what was put with the project that the record was made for is put again with that.
+
+        Of owner changes the latest holds, see `OwnerChange`. A burial marks the records that it
+        `buries`, with the earliest time of several: they stay readable as relations, own nothing
+        and are found for nobody's instance.
+
+        A registry that was renamed is meant by its old name too.
 
         Returns the identity of the server that took them, which changes when another takes its
         place and may lack what the first had acknowledged (PostgreSQL: system identifier and
@@ -142,10 +154,38 @@ class Store(OwnerLookup, ImageLookup, Protocol):
         ...
 
     async def rename_registry(self, old: str, new: str) -> None:
-        """Let every record of the registry `old` name `new`.
+        """Let every record of the registry `old` name `new`, those too that are put later.
 
-        Raises `StoreUnavailableError`, and `BadRequestError` if no record names `old` or some
-        already name `new`.
+        Raises `StoreUnavailableError`, and `BadRequestError` if no record names `old`, some
+        already name `new`, or that is the old name of another registry.
+        """
+        ...
+
+    async def renamed(self) -> Mapping[str, str]:
+        """Return the old names of registries -> those that they have now.
+
+        Raises `StoreUnavailableError`.
+        """
+        ...
+
+    async def take_for_renamed(self, old: str, new: str) -> None:
+        """Let what is put under the name `old` name `new`, as if that had been renamed here.
+
+        Raises `StoreUnavailableError`, and `BadRequestError` if records name `old`.
+        """
+        ...
+
+    async def free_name(self, old: str) -> None:
+        """Let the old name of a registry be another registry's.
+
+        Raises `StoreUnavailableError`, and `BadRequestError` if it is no registry's old name.
+        """
+        ...
+
+    async def changes(self, image_ids: Collection[str]) -> Sequence[OwnerChange | Burial]:
+        """Return what is known of owner changes and deletions of images, in every registry.
+
+        Of images without a record too. Raises `StoreUnavailableError`.
         """
         ...
 
@@ -169,20 +209,56 @@ class Store(OwnerLookup, ImageLookup, Protocol):
         """
         ...
 
-    async def purge(self, *, deleted_before: datetime, at_most: int) -> int:
-        """Forget records of images that were deleted before then; return how many it was.
+    def walk_changes(self) -> AsyncIterator[Sequence[OwnerChange | Burial]]:
+        """Yield the owner changes and burials that are kept, each image's side by side.
 
-        `at_most` bounds one call. Raises `StoreUnavailableError`.
+        Raises `StoreUnavailableError`.
+        """
+        ...
+
+    async def purge(self, *, deleted_before: datetime, at_most: int) -> int:
+        """Forget records of images that were deleted before then; return how much it was.
+
+        And burials of then, and owner changes whose record hasn't come since then. `at_most` bounds
+        one call. Raises `StoreUnavailableError`.
         """
         ...
 
 
-def check_renaming(old: str, new: str, names: Collection[str]) -> None:
-    """Raise `BadRequestError` unless records name the registry `old` and none `new`."""
+def check_renaming(old: str, new: str, names: Collection[str], renamed: Mapping[str, str]) -> None:
+    """Raise `BadRequestError` unless records name the registry `old` and `new` is free."""
+    if old not in names and old in renamed:
+        raise BadRequestError(f"'{old}' was renamed already: records name it '{renamed[old]}'.")
     if old not in names:
         raise BadRequestError(f"No record names a registry '{old}'.")
     if new in names:
         raise BadRequestError(f"Records name a registry '{new}' already.")
+    if renamed.get(new, old) != old:
+        raise BadRequestError(
+            f"'{new}' is the old name of '{renamed[new]}', and journals may still use it for that: "
+            f"`relproxy registry free {new}` once they don't."
+        )
+
+
+def check_names(
+    configured: Collection[str], names: Collection[str], renamed: Mapping[str, str]
+) -> None:
+    """Raise `StoreRefusedError` unless the configuration names what the records do.
+
+    `configured` and `names` are registries, by configuration and by record.
+    """
+    if unknown := sorted(set(names).difference(configured)):
+        raise StoreRefusedError(
+            f"Records name registries that the configuration doesn't: {', '.join(unknown)}. Add "
+            "them, or rename them in the records: `relproxy registry rename OLD NEW`."
+        )
+    for old in sorted(renamed.keys() & set(configured)):
+        raise StoreRefusedError(
+            f"The configuration has a registry '{old}', and that is the old name of "
+            f"'{renamed[old]}': its images would be taken for those of '{renamed[old]}'. Name it "
+            f"otherwise; or `relproxy registry free {old}`, once every journal has delivered what "
+            "it had under the old name."
+        )
 
 
 class Delivery(enum.Enum):

@@ -1,14 +1,16 @@
 """Copying every record from one store to another, and seeing that both have the same.
 
-What a store is told is copied, not its tables: each record, and after it the change of its owner
-and its burial where there was one. All of that may be told again, so a copy that was cut off goes
-on from a place it has printed, or simply from the start.
+What a store is told is copied, not its tables: each record with the project that it was made for,
+and its burial where there was one; then the owner changes and the burials that are kept, those too
+whose record may come yet; and the old names of registries, which journals may still use. All of
+that may be told again, so a copy that was cut off goes on from a place it has printed, or simply
+from the start.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -30,21 +32,25 @@ class Digest:
 async def copy(
     source: Store, target: Store, *, after: str | None, progress: Callable[[int, str], None]
 ) -> None:
-    """Tell `target` all that `source` keeps behind the place `after`.
+    """Tell `target` all that `source` keeps: of records, those behind the place `after`.
 
     `progress` is told the number of records so far, and a place to go on from. Raises
     `StoreUnavailableError`, and `BadRequestError` for a place that isn't one.
     """
+    for old, new in (await source.renamed()).items():
+        await target.take_for_renamed(old, new)
     copied = 0
     async for batch in source.walk(after):
         await target.put([change for kept in batch for change in _told(kept)])
         copied += len(batch)
         progress(copied, batch[-1].place)
+    async for changes in source.walk_changes():
+        await target.put(changes)
 
 
 async def compare(source: Store, target: Store) -> Digest:
     """Return what both hold; raises `StoreRefusedError` where that isn't the same."""
-    first, second = await digest(source.walk(None)), await digest(target.walk(None))
+    first, second = await digest(source), await digest(target)
     if first != second:
         raise StoreRefusedError(
             f"The stores differ: {first.records} records ({first.checksum}) and {second.records} "
@@ -53,35 +59,53 @@ async def compare(source: Store, target: Store) -> Digest:
     return first
 
 
-async def digest(batches: AsyncIterator[Sequence[Kept]]) -> Digest:
-    """Return what a walk yields. Times count to the second: PostgreSQL keeps no more."""
+async def digest(store: Store) -> Digest:
+    """Return what a store holds. Times of records count to the second: PostgreSQL keeps no more."""
     records, total = 0, 0
-    async for batch in batches:
+    async for batch in store.walk(None):
         records += len(batch)
-        for kept in batch:
-            total += int.from_bytes(hashlib.sha256(_line(kept)).digest()[:16])
-    return Digest(records, f"{total % 2**128:032x}")
+        total += sum(_checksum(_line(kept)) for kept in batch)
+    total += await _checksum_of_changes(store)
+    names = sorted((await store.renamed()).items())
+    return Digest(records, f"{(total + _checksum(names)) % 2**128:032x}")
 
 
-def _line(kept: Kept) -> bytes:
+async def _checksum_of_changes(store: Store) -> int:
+    total, last = 0, None
+    async for batch in store.walk_changes():
+        for change in batch:
+            line = _line_of_change(change)
+            # Two burials of one second are one, elsewhere.
+            total += 0 if line == last else _checksum(line)
+            last = line
+    return total
+
+
+def _checksum(line: object) -> int:
+    return int.from_bytes(hashlib.sha256(repr(line).encode()).digest()[:16])
+
+
+def _line(kept: Kept) -> object:
     record, capture = kept.record, kept.record.capture
     of_instance = capture and (
         capture.instance.installation,
         capture.instance.id,
         capture.grade.value,
     )
-    times = (record.recorded_at, record.deleted_at or _NEVER, kept.owned_since or _NEVER)
-    seconds = [int(moment.timestamp()) for moment in times]
-    names = (record.registry, record.image_id, record.created_at, record.project)
-    return repr((names, of_instance, seconds)).encode()
+    seconds = [int(at.timestamp()) for at in (record.recorded_at, record.deleted_at or _NEVER)]
+    names = (record.registry, record.image_id, record.created_at, record.project, kept.made_for)
+    return names, of_instance, seconds
+
+
+def _line_of_change(change: OwnerChange | Burial) -> object:
+    names = (change.registry, change.image_id, change.created_at)
+    if isinstance(change, OwnerChange):
+        return names, change.project, change.at.isoformat()
+    return names, int(change.at.timestamp())
 
 
 def _told(kept: Kept) -> Iterator[Change]:
     record = kept.record
-    yield replace(record, deleted_at=None)
-    if kept.owned_since is not None:
-        yield OwnerChange(
-            record.registry, record.image_id, record.created_at, record.project, kept.owned_since
-        )
+    yield replace(record, project=kept.made_for, deleted_at=None)
     if record.deleted_at is not None:
-        yield Burial(record.registry, record.image_id, record.deleted_at)
+        yield Burial(record.registry, record.image_id, record.deleted_at, record.created_at)

@@ -94,7 +94,8 @@ class Row:
         if self.image_id is None:
             raise WrongStateError(f"entry {self.id} is not completed")
         if self.kind is EntryKind.BURIAL:
-            return Burial(self.registry, self.image_id, self.at or self.begun_at)
+            moment = self.at or self.begun_at
+            return Burial(self.registry, self.image_id, moment, self.created_at)
         if self.at is None or self.created_at is None or self.project is None:
             raise WrongStateError(f"entry {self.id} is not completed")
         if self.kind is EntryKind.OWNER:

@@ -2,6 +2,9 @@
 
 The journals are read before the store: an entry that is delivered between the two looks is in the
 store by then. So what a client of this host has been told, every worker of the host answers with.
+
+What the store keeps of an image whose record is still in a journal counts too: another host may
+have told it first that the image has another owner, or is gone.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ class Overlay:
         rows = await self._journals.pending_of_images(image_ids)
         changes = _changes(rows, registry)
         owners = await self._store.owners(registry, image_ids)
-        return with_changes(owners, changes) if changes else owners
+        return await self._with_changes(registry, owners, changes) if changes else owners
 
     async def images_of_instance(self, registry: str, query: InstanceQuery) -> Sequence[ImageKey]:
         """Look in the journals, then in the store; newest first."""
@@ -96,7 +99,8 @@ class Overlay:
             at = place(record)
             if (before is None or at < before) and (end is None or at >= end):
                 page.setdefault(at, record)
-        page = {at: after(record, changes) for at, record in page.items()}
+        known = [*changes, *(await self._kept(changes))]
+        page = {at: after(record, known) for at, record in page.items()}
         places = sorted((at for at in page if _matches(page[at], query)), reverse=True)
         if len(places) > limit:
             end = places[limit - 1]
@@ -134,41 +138,75 @@ class Overlay:
         unsure = {change.image_id for change in changes}.intersection(image_ids)
         if not unsure:
             return (), {}
-        return unsure, with_changes(await self._store.owners(registry, unsure), changes)
+        owners = await self._store.owners(registry, unsure)
+        return unsure, await self._with_changes(registry, owners, changes)
+
+    async def _with_changes(
+        self, registry: str, owners: Mapping[str, Ownership], changes: Sequence[Change]
+    ) -> Mapping[str, Ownership]:
+        kept = [change for change in await self._kept(changes) if change.registry == registry]
+        return with_changes(owners, changes, kept=kept)
+
+    async def _kept(self, changes: Sequence[Change]) -> Sequence[OwnerChange | Burial]:
+        """Return what the store keeps of the images of which the journals say something.
+
+        It is read last, so nothing that was delivered meanwhile is missed.
+        """
+        if not changes:
+            return ()
+        return await self._store.changes({change.image_id for change in changes})
 
 
 def with_changes(
-    owners: Mapping[str, Ownership], changes: Iterable[Change]
+    owners: Mapping[str, Ownership],
+    changes: Sequence[Change],
+    *,
+    kept: Sequence[OwnerChange | Burial] = (),
 ) -> Mapping[str, Ownership]:
-    """Return who owns what once the store has taken `changes`, oldest first."""
+    """Return who owns what once the store has taken `changes`, oldest first.
+
+    `kept` are changes that the store has; what it says of `owners` is with them.
+    """
     after = dict(owners)
-    for change in changes:
+    burials = [change for change in changes if isinstance(change, Burial)]
+    for burial in burials:
+        held = after.get(burial.image_id)
+        if held is not None and burial.created_at in (None, held.created_at):
+            del after[burial.image_id]
+    burials += [change for change in kept if isinstance(change, Burial)]
+    for record in changes:
+        if not isinstance(record, ImageRecord) or any(b.buries(record) for b in burials):
+            continue
+        held = after.get(record.image_id)
+        if held is None or held.created_at != record.created_at:
+            after[record.image_id] = Ownership(record.project, record.created_at)
+    for change in _owner_changes((*changes, *kept)):
         held = after.get(change.image_id)
-        match change:
-            case Burial():
-                after.pop(change.image_id, None)
-            case OwnerChange():
-                if held is not None and held.created_at == change.created_at:
-                    after[change.image_id] = Ownership(change.project, change.created_at)
-            case ImageRecord():
-                if held is None or held.created_at != change.created_at:
-                    after[change.image_id] = Ownership(change.project, change.created_at)
+        if held is not None and held.created_at == change.created_at:
+            after[change.image_id] = Ownership(change.project, change.created_at)
     return after
 
 
-def after(record: ImageRecord, changes: Iterable[Change]) -> ImageRecord:
-    """Return a record as it is once the store has taken `changes`, oldest first."""
-    for change in changes:
-        if (change.registry, change.image_id) != (record.registry, record.image_id):
-            continue
-        match change:
-            case Burial():
-                if record.deleted_at is None and record.recorded_at <= change.at:
-                    record = replace(record, deleted_at=change.at)
-            case OwnerChange():
-                if record.created_at == change.created_at:
-                    record = replace(record, project=change.project)
-    return record
+def after(record: ImageRecord, changes: Sequence[Change]) -> ImageRecord:
+    """Return a record as it is once the store has taken `changes`, and with what it keeps."""
+    buried_at = [c.at for c in changes if isinstance(c, Burial) and c.buries(record)]
+    if record.deleted_at is not None:
+        buried_at.append(record.deleted_at)
+    project = record.project
+    for change in _owner_changes(changes):
+        if (change.registry, change.image_id, change.created_at) == (
+            record.registry,
+            record.image_id,
+            record.created_at,
+        ):
+            project = change.project
+    return replace(record, project=project, deleted_at=min(buried_at, default=None))
+
+
+def _owner_changes(changes: Iterable[Change]) -> list[OwnerChange]:
+    """Return the changes of owners so that of one image the last holds."""
+    owners = (change for change in changes if isinstance(change, OwnerChange))
+    return sorted(owners, key=lambda change: (change.at, change.project))
 
 
 def _changes(rows: Iterable[Row], registry: str | None = None) -> list[Change]:

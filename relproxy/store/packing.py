@@ -10,12 +10,15 @@ from datetime import UTC, datetime, timedelta
 
 _ORIGIN = datetime(2020, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
+_MICROSECOND = timedelta(microseconds=1)
 _CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SECONDS = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(.*)", re.DOTALL | re.ASCII)
 # Where a UUID in canonical form says its version.
 _VERSION = 14
 _DIGEST_VERSION = "8"
 _MAX_SECONDS = 2**31 - 1
+# The created_at of a burial that doesn't say which image under its id it is of.
+ANY_CREATED_AT = -(2**31)
 
 
 def packed_id(text: str) -> tuple[str, bool]:
@@ -40,6 +43,16 @@ def is_opaque(found: str) -> bool:
 def packed_time(moment: datetime) -> int:
     """Return whole seconds since 2020, rounded down."""
     return (moment - _ORIGIN) // _SECOND
+
+
+def packed_moment(moment: datetime) -> int:
+    """Return microseconds since 2020."""
+    return (moment - _ORIGIN) // _MICROSECOND
+
+
+def unpacked_moment(microseconds: int) -> datetime:
+    """Return the moment."""
+    return _ORIGIN + microseconds * _MICROSECOND
 
 
 def unpacked_time(seconds: int) -> datetime:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 
 import asyncpg
 
 from relproxy.errors import BadRequestError
 from relproxy.model import (
+    Burial,
     Capture,
     Change,
     Grade,
@@ -21,29 +23,44 @@ from relproxy.model import (
     ImageRecord,
     Instance,
     InstanceQuery,
+    OwnerChange,
     Ownership,
 )
 from relproxy.store.base import Kept, RelationQuery, check_renaming
 from relproxy.store.packing import (
+    ANY_CREATED_AT,
     is_opaque,
     packed_created_at,
     packed_id,
+    packed_moment,
     packed_time,
     unpacked_created_at,
+    unpacked_moment,
     unpacked_time,
 )
 from relproxy.store.place import Place, as_cursor, from_cursor, not_a_cursor, not_a_place
 from relproxy.store.postgres_changes import PackedChanges
+from relproxy.store.postgres_changes_sql import (
+    ALONE,
+    FREE_NAME,
+    MOVE_UP,
+    PURGE_BURIALS,
+    PURGE_OWNERS,
+    PURGE_RECORDS,
+    REMEMBER_RENAMED,
+    RENAME,
+)
 from relproxy.store.postgres_pool import PostgresPool, PostgresSettings
 from relproxy.store.postgres_sql import (
+    CHANGES,
     IDENTITY,
     IMAGES_OF_INSTANCE,
     IMAGES_OF_PROJECT,
     NAMES_OF_OPAQUE,
     OWNERS,
-    PURGE,
-    TABLES,
+    RENAMED,
     WALK,
+    WALK_CHANGES,
     records,
 )
 
@@ -82,30 +99,63 @@ class PostgresStore:
         """Do nothing: any number of hosts may write."""
 
     async def put(self, changes: Sequence[Change]) -> str | None:
-        """Write changes in one transaction; its server's system identifier and timeline."""
+        """Write changes in one transaction; its server's system identifier and timeline.
+
+        In a second one what of it has met a record that was being put at the same time.
+        """
         async with self._pool.connection() as connection:
             packed = PackedChanges(changes)
-            async with connection.transaction():
+            async with connection.transaction(isolation="read_committed"):
                 asked = IDENTITY if self._pool.names_itself else "NULL"
-                return await packed.write(connection, asked)
+                identity = await packed.write(connection, asked)
+            await packed.meet(connection)
+        return identity
 
     async def rename_registry(self, old: str, new: str) -> None:
-        """Rename in the few rows that hold its name."""
-        check_renaming(old, new, await self.registries())
-        async with self._pool.connection() as connection:
-            await connection.execute(
-                "UPDATE source SET registry = $2 WHERE registry = $1", old, new
-            )
+        """Rename in the few rows that hold its name, while nobody puts."""
+        check_renaming(old, new, await self.registries(), await self.renamed())
+        async with self._alone() as connection:
+            await connection.execute(FREE_NAME, new)
+            for statement in RENAME:
+                await connection.execute(statement, old, new)
+            await connection.execute(REMEMBER_RENAMED, old, new)
+
+    async def take_for_renamed(self, old: str, new: str) -> None:
+        """Write one old name."""
+        if old in await self.registries():
+            raise BadRequestError(f"Records name a registry '{old}' already.")
+        async with self._alone() as connection:
+            await connection.execute(REMEMBER_RENAMED, old, new)
+
+    async def free_name(self, old: str) -> None:
+        """Forget one old name."""
+        async with self._alone() as connection:
+            if await connection.execute(FREE_NAME, old) == "DELETE 0":
+                raise BadRequestError(f"'{old}' is no registry's old name.")
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[asyncpg.Connection]:
+        """Lend a connection in a transaction during which nobody puts."""
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.execute(ALONE)
+            yield connection
 
     async def purge(self, *, deleted_before: datetime, at_most: int) -> int:
-        """Forget by the index of what is deleted."""
-        forgotten = 0
-        async with self._pool.connection() as connection:
-            for table in TABLES:
-                statement = PURGE.format(table=table)
-                left = at_most - forgotten
-                done = await connection.execute(statement, packed_time(deleted_before), left)
-                forgotten += int(done.rpartition(" ")[2])
+        """Forget by the indexes of what is deleted, and of what is kept."""
+        seconds = packed_time(deleted_before)
+        async with self._pool.connection() as connection, connection.transaction():
+            statement = PURGE_RECORDS.format(table="image_record")
+            gone = await connection.fetch(statement, seconds, at_most)
+            forgotten = len(gone)
+            statement = PURGE_RECORDS.format(table="image_record_again")
+            forgotten += len(await connection.fetch(statement, seconds, at_most - forgotten))
+            if gone:
+                await connection.execute(MOVE_UP, [row[0] for row in gone])
+            for statement, before in (
+                (PURGE_BURIALS, seconds),
+                (PURGE_OWNERS, packed_moment(deleted_before)),
+            ):
+                forgotten += await connection.fetchval(statement, before, at_most - forgotten)
         return forgotten
 
     # -- reading
@@ -115,6 +165,18 @@ class PostgresStore:
         async with self._pool.connection() as connection:
             rows = await connection.fetch("SELECT DISTINCT registry FROM source")
         return frozenset(row[0] for row in rows)
+
+    async def renamed(self) -> Mapping[str, str]:
+        """Read the old names."""
+        async with self._pool.connection() as connection:
+            return {row[0]: row[1] for row in await connection.fetch(RENAMED)}
+
+    async def changes(self, image_ids: Collection[str]) -> Sequence[OwnerChange | Burial]:
+        """Look up what is kept, and the records of the dead."""
+        asked = {uuid.UUID(packed_id(image_id)[0]): image_id for image_id in image_ids}
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(CHANGES, list(asked))
+        return [_change(row, asked) for row in rows]
 
     async def owners(self, registry: str, image_ids: Collection[str]) -> Mapping[str, Ownership]:
         """Look a whole page up in one round trip."""
@@ -171,18 +233,24 @@ class PostgresStore:
         return [_record(row, names) for row in rows]
 
     async def walk(self, after: str | None) -> AsyncIterator[Sequence[Kept]]:
-        """Walk by when they were recorded, in one transaction: all are sorted, once."""
+        """Walk by when they were recorded: all are sorted, once."""
         try:
             place = _values(from_cursor(after)) if after is not None else _BEFORE_ALL
         except BadRequestError:
             raise not_a_place(str(after)) from None
-        async with self._pool.connection() as connection, connection.transaction():
-            await connection.execute("SET LOCAL statement_timeout = 0")
-            walked = await connection.cursor(WALK, *place, timeout=_WALK_S)
-            while rows := await walked.fetch(_WALKED_AT_ONCE, timeout=_WALK_S):
+        async with self._pool.connection() as connection:
+            async for rows in _walked(connection, WALK, *place):
                 ids = (value for row in rows for value in (row["image_id"], row["instance_id"]))
                 names = await _names(connection, ids)
                 yield [_kept(row, names) for row in rows]
+
+    async def walk_changes(self) -> AsyncIterator[Sequence[OwnerChange | Burial]]:
+        """Walk in the order in which the tables have them."""
+        async with self._pool.connection() as connection:
+            for statement in WALK_CHANGES:
+                async for rows in _walked(connection, statement):
+                    names = await _names(connection, (row["image_id"] for row in rows))
+                    yield [_change(row, names) for row in rows]
 
     def place(self, record: ImageRecord) -> Place:
         """Tell by seconds and by packed ids."""
@@ -190,6 +258,19 @@ class PostgresStore:
         created, _ = packed_created_at(record.created_at)
         at = packed_time(record.recorded_at)
         return at, image_id, _ordered(created), record.registry
+
+
+async def _walked(
+    connection: asyncpg.Connection, statement: str, *parameters: object
+) -> AsyncIterator[Sequence[asyncpg.Record]]:
+    """Yield what a statement finds, some hundred rows at a time, in one transaction."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL statement_timeout = 0")
+        # Whoever walks does something with what is found.
+        await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        walked = await connection.cursor(statement, *parameters, timeout=_WALK_S)
+        while rows := await walked.fetch(_WALKED_AT_ONCE, timeout=_WALK_S):
+            yield rows
 
 
 async def _names(
@@ -221,11 +302,20 @@ def _record(row: asyncpg.Record, names: Mapping[uuid.UUID, str]) -> ImageRecord:
 
 
 def _kept(row: asyncpg.Record, names: Mapping[uuid.UUID, str]) -> Kept:
-    since = row["project_since"]
-    owned_since = None if since is None else unpacked_time(since)
     created, registry = _ordered(row["created_at"]), row["registry"]
     place = row["recorded_at"], str(row["image_id"]), created, registry
-    return Kept(_record(row, names), owned_since, as_cursor(place))
+    return Kept(_record(row, names), row["made_for"], as_cursor(place))
+
+
+def _change(row: asyncpg.Record, names: Mapping[uuid.UUID, str]) -> OwnerChange | Burial:
+    registry, image_id, created, suffix, project, microseconds = row
+    at = unpacked_moment(microseconds)
+    if created == ANY_CREATED_AT:
+        return Burial(registry, names[image_id], at)
+    created_at = unpacked_created_at(created, suffix)
+    if project is None:
+        return Burial(registry, names[image_id], at, created_at)
+    return OwnerChange(registry, names[image_id], created_at, project, at)
 
 
 def _ordered(seconds: int) -> str:

@@ -107,6 +107,8 @@ class PostgresPool:
                 "application_name": "relproxy",
                 # The server's own limit is the first to end a statement, and a little later ours.
                 "statement_timeout": str(int(settings.statement_s * 900)),
+                # A host that loses its power in the middle of a put would hold up everybody's.
+                "idle_in_transaction_session_timeout": str(int(settings.statement_s * 1000)),
                 # Each statement has one good plan, whatever its values and however old the
                 # statistics are; and planning anew each time costs more than looking names up.
                 "plan_cache_mode": "force_generic_plan",

@@ -1,10 +1,8 @@
-"""The statements of the PostgreSQL store."""
+"""The statements of the PostgreSQL store that read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-TABLES = ("image_record", "image_record_again")
 
 VERSION = "SELECT max(version) FROM schema_version"
 
@@ -15,95 +13,37 @@ IDENTITY = """
  FROM pg_control_system())
 """
 
-# The numbers of names, NULL for one that has none; `asked` is an expression beside them.
-# And: a commit that isn't on disk is no commit; whatever is stronger (remote_apply) stays. In each
-# transaction, because a pool resets what a session was told.
-NUMBERS = """
-SELECT {asked} AS asked,
-    CASE WHEN current_setting('synchronous_commit') = 'off'
-         THEN set_config('synchronous_commit', 'on', true) END,
-    ARRAY(SELECT p.id FROM unnest($1::text[]) WITH ORDINALITY AS u (name, place)
-          LEFT JOIN project p ON p.name = u.name ORDER BY u.place) AS projects,
-    ARRAY(SELECT s.id
-          FROM unnest($2::text[], $3::uuid[], $4::text[], $5::text[]) WITH ORDINALITY
-               AS u (registry, installation, grade, created_suffix, place)
-          LEFT JOIN source s
-              ON s.registry = u.registry AND s.created_suffix = u.created_suffix
-             AND COALESCE(s.installation::text, '') = COALESCE(u.installation::text, '')
-             AND COALESCE(s.grade, '') = COALESCE(u.grade, '')
-          ORDER BY u.place) AS sources
-"""
-
-ADD_PROJECTS = "INSERT INTO project (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
-
-ADD_SOURCES = """
-INSERT INTO source (registry, installation, grade, created_suffix)
-SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[])
-ON CONFLICT DO NOTHING
-"""
-
-ADD_OPAQUE = """
-INSERT INTO opaque_id (id, name) SELECT * FROM unnest($1::uuid[], $2::text[])
-ON CONFLICT DO NOTHING
-"""
-
 NAMES_OF_OPAQUE = "SELECT id, name FROM opaque_id WHERE id = ANY($1::uuid[])"
 
-_GIVEN = """
-unnest($1::uuid[], $2::uuid[], $3::int[], $4::int[], $5::int[], $6::int[])
-    AS g (image_id, instance_id, created_at, recorded_at, project_id, source_id)
+_KEPT_OWNERS = """
+SELECT s.registry, k.image_id, k.created_at, s.created_suffix, p.name AS project, k.at
+FROM owner_change k
+JOIN source s ON s.id = k.origin_id
+JOIN project p ON p.id = k.project_id
 """
 
-# The project of a record never changes, and a claim never replaces what a trusted source said.
-_MERGE = """
-DO UPDATE SET instance_id = excluded.instance_id, source_id = excluded.source_id
-WHERE held.created_at = excluded.created_at AND held.project_id = excluded.project_id AND (
-    SELECT h.registry = e.registry AND h.created_suffix = e.created_suffix
-       AND e.grade IS NOT NULL
-       AND (h.grade IS NULL OR (h.grade = 'claimed' AND e.grade = 'vouched'))
-    FROM source h, source e WHERE h.id = held.source_id AND e.id = excluded.source_id)
+_KEPT_BURIALS = """
+SELECT s.registry, k.image_id, k.created_at, s.created_suffix, NULL AS project,
+       k.at * 1000000::bigint AS at
+FROM burial k
+JOIN source s ON s.id = k.origin_id
 """
 
-PUT = f"""
-INSERT INTO image_record AS held
-    (image_id, instance_id, created_at, recorded_at, project_id, source_id)
-SELECT * FROM {_GIVEN}
-ON CONFLICT (image_id) {_MERGE}
-"""  # noqa: S608 - constants
-
-# After PUT each id is in image_record, if not by this record then by another image's.
-PUT_AGAIN = f"""
-INSERT INTO image_record_again AS held
-    (image_id, instance_id, created_at, recorded_at, project_id, source_id, made_as)
-SELECT g.*, n.registry || ' ' || g.created_at || n.created_suffix
-FROM {_GIVEN}
-JOIN source n ON n.id = g.source_id
-JOIN image_record r ON r.image_id = g.image_id
+# What is kept, and what the records of the dead say: a burial that has marked its record is gone.
+CHANGES = f"""
+{_KEPT_OWNERS} WHERE k.image_id = ANY($1::uuid[])
+UNION ALL
+{_KEPT_BURIALS} WHERE k.image_id = ANY($1::uuid[])
+UNION ALL
+SELECT s.registry, r.image_id, r.created_at, s.created_suffix, NULL, r.deleted_at * 1000000::bigint
+FROM any_image_record r
 JOIN source s ON s.id = r.source_id
-WHERE (r.created_at, s.registry, s.created_suffix) <> (g.created_at, n.registry, n.created_suffix)
-ON CONFLICT (image_id, made_as) {_MERGE}
+WHERE r.image_id = ANY($1::uuid[]) AND r.deleted_at IS NOT NULL
 """  # noqa: S608 - constants
 
-BURY = """
-UPDATE {table} r SET deleted_at = u.at
-FROM unnest($1::uuid[], $2::text[], $3::int[]) AS u (image_id, registry, at), source s
-WHERE r.image_id = u.image_id AND s.id = r.source_id AND s.registry = u.registry
-  AND r.recorded_at <= u.at AND r.deleted_at IS NULL
-"""
+WALK_CHANGES = (_KEPT_OWNERS, _KEPT_BURIALS)
 
-CHANGE_OWNER = """
-UPDATE {table} r SET project_id = u.project_id, project_since = u.at
-FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::int[], $6::int[])
-     AS u (image_id, registry, created_at, created_suffix, project_id, at), source s
-WHERE r.image_id = u.image_id AND s.id = r.source_id AND s.registry = u.registry
-  AND r.created_at = u.created_at AND s.created_suffix = u.created_suffix
-  AND COALESCE(r.project_since, -2147483648) < u.at
-"""
-
-PURGE = """
-DELETE FROM {table} WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM {table} WHERE deleted_at < $1 LIMIT $2))
-"""
+RENAMED = "SELECT old, new FROM renamed_registry"
 
 OWNERS = """
 SELECT r.image_id, p.name, r.created_at, s.created_suffix
@@ -111,7 +51,7 @@ FROM any_image_record r
 JOIN source s ON s.id = r.source_id
 JOIN project p ON p.id = r.project_id
 WHERE r.image_id = ANY($1::uuid[]) AND s.registry = $2 AND r.deleted_at IS NULL
-ORDER BY r.recorded_at, r.created_at
+ORDER BY r.recorded_at, r.created_at, s.created_suffix COLLATE "C"
 """
 
 IMAGES_OF_INSTANCE = """
@@ -121,7 +61,7 @@ JOIN source s ON s.id = r.source_id
 WHERE s.registry = $1 AND r.instance_id = $2 AND r.deleted_at IS NULL
   AND ($3::uuid IS NULL OR s.installation = $3)
   AND ($4::text IS NULL OR r.project_id = (SELECT id FROM project WHERE name = $4))
-ORDER BY r.recorded_at DESC, r.image_id DESC
+ORDER BY r.recorded_at DESC, r.image_id DESC, r.created_at DESC, s.created_suffix COLLATE "C" DESC
 """
 
 # The first condition says what is asked, the second says it so that the index serves. A project
@@ -144,11 +84,13 @@ LIMIT $3
 _PLACE = 'r.recorded_at, r.image_id, r.created_at, s.registry COLLATE "C"'
 
 _ALL = """
-SELECT r.image_id, r.instance_id, r.created_at, r.recorded_at, r.deleted_at, r.project_since,
-       p.name AS project, s.registry, s.installation, s.grade, s.created_suffix
+SELECT r.image_id, r.instance_id, r.created_at, r.recorded_at, r.deleted_at,
+       p.name AS project, COALESCE(m.name, p.name) AS made_for,
+       s.registry, s.installation, s.grade, s.created_suffix
 FROM any_image_record r
 JOIN source s ON s.id = r.source_id
 JOIN project p ON p.id = r.project_id
+LEFT JOIN project m ON m.id = r.made_by
 """
 
 _RECORDS = f"""

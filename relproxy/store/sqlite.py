@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import itertools
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
 
-from relproxy.errors import RecordRefusedError, StoreRefusedError, StoreUnavailableError
+from relproxy.errors import (
+    BadRequestError,
+    RecordRefusedError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 from relproxy.model import (
     Burial,
     Capture,
@@ -37,22 +41,24 @@ from relproxy.model import (
 from relproxy.store.base import Kept, RelationQuery, check_renaming
 from relproxy.store.place import Place, not_a_place
 from relproxy.store.schema_versions import schema_versions
+from relproxy.store.sqlite_changes import change_of, microseconds, moment, write
 from relproxy.store.sqlite_sql import (
-    BURY,
-    CHANGE_OWNER,
+    CHANGES,
+    FORGET_OWNERS,
+    FREE_NAME,
     IMAGES_OF_INSTANCE,
     IMAGES_OF_PROJECT,
     OWNERS,
     PURGE,
-    PUT,
+    REMEMBER_RENAMED,
+    RENAMED,
+    RENAMED_IN,
     WALK,
+    WALK_BURIALS,
+    WALK_OWNERS,
     records,
 )
 
-_Parameters = tuple[str | int | None, ...] | dict[str, str | int]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _BUSY_TIMEOUT_S = 5.0
 
 # What can't be encoded, a number out of range, a text too large, a null where none may be.
@@ -60,7 +66,7 @@ _UNFIT = (UnicodeEncodeError, OverflowError, sqlite3.DataError, sqlite3.Integrit
 _WALKED_AT_ONCE = 500
 # The parameters of `records` that say a place, in its order.
 _PLACE = ("recorded_at", "image_id_before", "created_at", "registry")
-_STATEMENTS: dict[type, str] = {ImageRecord: PUT, Burial: BURY, OwnerChange: CHANGE_OWNER}
+_BEFORE_ALL = ("", "", "", None, -1)
 
 
 class SqliteStore:
@@ -99,12 +105,7 @@ class SqliteStore:
         if not changes:
             return None
         async with self._transaction() as writer:
-            await writer.executemany(
-                "INSERT OR IGNORE INTO registry (name) VALUES (?)",
-                [(name,) for name in {change.registry for change in changes}],
-            )
-            for kind, run in itertools.groupby(changes, type):
-                await writer.executemany(_STATEMENTS[kind], [_columns(c) for c in run])
+            await write(writer, changes)
         return None
 
     async def claim(self, host: str, *, by_force: bool = False) -> None:
@@ -132,13 +133,34 @@ class SqliteStore:
 
     async def rename_registry(self, old: str, new: str) -> None:
         """Rename in one transaction."""
-        check_renaming(old, new, await self.registries())
+        check_renaming(old, new, await self.registries(), await self.renamed())
         async with self._transaction() as writer:
-            for table, column in (("registry", "name"), ("image_record", "registry")):
+            await writer.execute(FREE_NAME, (new,))
+            for table, column in RENAMED_IN:
                 await writer.execute(
                     f"UPDATE {table} SET {column} = ? WHERE {column} = ?",  # noqa: S608 - constants
                     (new, old),
                 )
+            await writer.execute(REMEMBER_RENAMED, (old, new))
+
+    async def renamed(self) -> Mapping[str, str]:
+        """Read the old names."""
+        async with self._connection(self._reader) as reader:
+            return {row[0]: row[1] for row in await reader.execute_fetchall(RENAMED)}
+
+    async def take_for_renamed(self, old: str, new: str) -> None:
+        """Write one old name."""
+        if old in await self.registries():
+            raise BadRequestError(f"Records name a registry '{old}' already.")
+        async with self._transaction() as writer:
+            await writer.execute(REMEMBER_RENAMED, (old, new))
+
+    async def free_name(self, old: str) -> None:
+        """Forget one old name."""
+        async with self._transaction() as writer:
+            freed = await writer.execute(FREE_NAME, (old,))
+        if not freed.rowcount:
+            raise BadRequestError(f"'{old}' is no registry's old name.")
 
     async def walk(self, after: str | None) -> AsyncIterator[Sequence[Kept]]:
         """Walk by sequence."""
@@ -151,11 +173,35 @@ class SqliteStore:
             place = rows[-1][-1]
             yield [_kept(row) for row in rows]
 
+    async def walk_changes(self) -> AsyncIterator[Sequence[OwnerChange | Burial]]:
+        """Walk by their keys."""
+        for statement in (WALK_OWNERS, WALK_BURIALS):
+            place: tuple[Any, ...] = _BEFORE_ALL
+            while True:
+                bound = (*place, _WALKED_AT_ONCE)
+                async with self._connection(self._reader) as reader:
+                    rows = list(await reader.execute_fetchall(statement, bound))
+                if not rows:
+                    break
+                place = tuple(rows[-1])
+                yield [change_of(row) for row in rows]
+
     async def purge(self, *, deleted_before: datetime, at_most: int) -> int:
-        """Forget by the index of what is deleted."""
-        async with self._writing, self._connection(self._writer) as writer:
-            cursor = await writer.execute(PURGE, (_microseconds(deleted_before), at_most))
-            return cursor.rowcount
+        """Forget by the indexes of what is deleted, and of what is kept."""
+        forgotten = 0
+        async with self._transaction() as writer:
+            for statement in PURGE:
+                bound = {"before": microseconds(deleted_before), "most": at_most - forgotten}
+                if statement is PURGE[0]:
+                    await writer.execute(FORGET_OWNERS, bound)
+                forgotten += (await writer.execute(statement, bound)).rowcount
+        return forgotten
+
+    async def changes(self, image_ids: Collection[str]) -> Sequence[OwnerChange | Burial]:
+        """Look up what is kept, and the records of the dead."""
+        asked = {"ids": json.dumps(list(image_ids))}
+        async with self._connection(self._reader) as reader:
+            return [change_of(row) for row in await reader.execute_fetchall(CHANGES, asked)]
 
     async def check(self) -> None:
         """Read one page of the schema."""
@@ -204,7 +250,7 @@ class SqliteStore:
 
     def place(self, record: ImageRecord) -> Place:
         """Tell by microseconds."""
-        at = _microseconds(record.recorded_at)
+        at = microseconds(record.recorded_at)
         return at, record.image_id, record.created_at, record.registry
 
     async def _connected(self) -> aiosqlite.Connection:
@@ -276,53 +322,18 @@ def _migrate(connection: sqlite3.Connection) -> None:
         )
 
 
-def _columns(change: Change) -> _Parameters:
-    match change:
-        case ImageRecord():
-            return _record_columns(change)
-        case Burial(registry, image_id, at):
-            return {"registry": registry, "image_id": image_id, "at": _microseconds(at)}
-        case OwnerChange(registry, image_id, created_at, project, at):
-            return {
-                "registry": registry,
-                "image_id": image_id,
-                "at": _microseconds(at),
-                "created_at": created_at,
-                "project": project,
-            }
-
-
-def _record_columns(record: ImageRecord) -> tuple[str | int | None, ...]:
-    capture = record.capture
-    return (
-        record.registry,
-        record.image_id,
-        record.created_at,
-        record.project,
-        capture.instance.installation if capture else None,
-        capture.instance.id if capture else None,
-        capture.grade.value if capture else None,
-        _microseconds(record.recorded_at),
-    )
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND
-
-
 def _record(row: Iterable[Any]) -> ImageRecord:
     registry, image_id, created_at, project, installation, instance_id, grade, at, dead = row
     capture = None
     if instance_id is not None:
         capture = Capture(Instance(installation, instance_id), Grade(grade))
-    recorded_at = _EPOCH + at * _MICROSECOND
-    deleted_at = None if dead is None else _EPOCH + dead * _MICROSECOND
-    return ImageRecord(registry, image_id, created_at, project, capture, recorded_at, deleted_at)
+    deleted_at = None if dead is None else moment(dead)
+    return ImageRecord(registry, image_id, created_at, project, capture, moment(at), deleted_at)
 
 
 def _kept(row: sqlite3.Row) -> Kept:
-    *columns, since, sequence = row
-    return Kept(_record(columns), _EPOCH + since * _MICROSECOND if since else None, str(sequence))
+    *columns, made_for, sequence = row
+    return Kept(_record(columns), made_for, str(sequence))
 
 
 def _sequence(place: str) -> int:

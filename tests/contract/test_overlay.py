@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 
 from relproxy.errors import BadRequestError
-from relproxy.model import Capture, Grade, ImageKey, ImageRecord, Instance, InstanceQuery
+from relproxy.model import (
+    Burial,
+    Capture,
+    Change,
+    Grade,
+    ImageKey,
+    ImageRecord,
+    Instance,
+    InstanceQuery,
+    OwnerChange,
+)
 from relproxy.store.base import EntryKind, RelationQuery, Store
 from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal_file import JournalFile
@@ -54,7 +64,7 @@ class Host:
             image_id,
             kind=kind,
             registry=more.get("registry", "glance"),
-            created_at=more.get("created_at", CREATED_AT) if named else None,
+            created_at=more.get("created_at", CREATED_AT if named else None),
             project=more.get("project", "alice") if named else None,
             capture=capture if kind is EntryKind.CREATE else None,
             begun_at=at(seconds),
@@ -150,17 +160,78 @@ async def test_a_pending_burial_shows_in_relations(host: Host) -> None:
     assert record.deleted_at == at(2)
 
 
-async def test_a_pending_burial_is_not_of_the_image_that_was_made_after_it(host: Host) -> None:
-    await host.deliver(host.add(image(1), 1))
-    host.add(image(1), 2, EntryKind.BURIAL)
-    host.add(image(1), 3, created_at="2030-01-02T00:00:00Z")
+@pytest.mark.parametrize("delivered", [0, 1, 2, 3])
+async def test_a_burial_is_not_of_the_image_that_was_made_after_it(
+    host: Host, delivered: int
+) -> None:
+    rows = [
+        host.add(image(1), 1),
+        host.add(image(1), 2, EntryKind.BURIAL),
+        host.add(image(1), 90, created_at="2030-01-02T00:00:00Z"),
+    ]
+    await host.deliver(*rows[:delivered])
     found = await host.pages(limit=9)
     assert [(record.recorded_at, record.deleted_at) for record in found] == [
-        (at(3), None),
+        (at(90), None),
         (at(1), at(2)),
     ]
     owners = await host.overlay.owners("glance", [image(1)])
     assert owners[image(1)].created_at == "2030-01-02T00:00:00Z"
+
+
+async def test_a_pending_burial_that_names_its_image_is_of_that_one(host: Host) -> None:
+    anew = "2030-01-02T00:00:00Z"
+    rows = [
+        host.add(image(1), 1),
+        host.add(image(1), 2, created_at=anew),
+        host.add(image(1), -9000, EntryKind.BURIAL, created_at=CREATED_AT),
+    ]
+    for delivered in range(4):
+        if delivered:
+            await host.deliver(rows[delivered - 1])
+        found = await host.pages(limit=9)
+        assert [record.deleted_at for record in found] == [None, at(-9000)]
+        assert (await host.overlay.owners("glance", [image(1)]))[image(1)].created_at == anew
+
+
+def told_by_another_host(kind: EntryKind, seconds: float, project: str = "bob") -> Change:
+    if kind is EntryKind.BURIAL:
+        return Burial("glance", image(1), at(seconds))
+    return OwnerChange("glance", image(1), CREATED_AT, project, at(seconds))
+
+
+@pytest.mark.parametrize("kind", [EntryKind.OWNER, EntryKind.BURIAL])
+async def test_what_another_host_has_told_the_store_counts_for_a_pending_record(
+    host: Host, kind: EntryKind
+) -> None:
+    """The image has another owner, or is gone; only its record is late."""
+    host.add(image(1), 1)
+    await host.store.put([told_by_another_host(kind, 2)])
+    owners = await host.overlay.owners("glance", [image(1)])
+    assert {o.project for o in owners.values()} == ({"bob"} if kind is EntryKind.OWNER else set())
+    assert await host.overlay.images_of_project("glance", "alice", at_most=9) == []
+    for project in ("alice", "bob"):
+        query = InstanceQuery("123", EAST, project)
+        keys = await host.overlay.images_of_instance("glance", query)
+        is_bobs = kind is EntryKind.OWNER and project == "bob"
+        assert [key.id for key in keys] == ([image(1)] if is_bobs else [])
+    (record,) = await host.pages(RelationQuery(image_id=image(1)), limit=9)
+    assert (record.project, record.deleted_at) == (
+        ("bob", None) if kind is EntryKind.OWNER else ("alice", at(2))
+    )
+
+
+async def test_a_pending_change_of_owner_is_nothing_beside_a_later_one_in_the_store(
+    host: Host,
+) -> None:
+    await host.deliver(host.add(image(1), 1))
+    host.add(image(1), 2, EntryKind.OWNER, project="carol")
+    await host.store.put([told_by_another_host(EntryKind.OWNER, 3)])
+    owners = await host.overlay.owners("glance", [image(1)])
+    assert owners[image(1)].project == "bob"
+    assert await host.overlay.images_of_project("glance", "carol", at_most=9) == []
+    (record,) = await host.pages(RelationQuery(image_id=image(1)), limit=9)
+    assert record.project == "bob"
 
 
 async def test_a_pending_change_of_owner_moves_the_record(host: Host) -> None:

@@ -13,6 +13,7 @@ from relproxy.errors import BadRequestError, StoreUnavailableError
 from relproxy.model import (
     Burial,
     Capture,
+    Change,
     Grade,
     ImageRecord,
     Instance,
@@ -170,16 +171,43 @@ async def test_a_buried_image_is_a_relation_still_and_nothing_else(store: Store)
 async def test_an_id_created_anew_lives_though_the_old_one_is_buried(store: Store) -> None:
     await store.put([record("a", "alice")])
     await store.put([Burial("glance", "a", at(30))])
-    await store.put([record("a", "bob", created_at="2031-01-01T00:00:00Z")])
+    anew = "2031-01-01T00:00:00Z"
+    await store.put([record("a", "bob", created_at=anew, recorded_at=at(100))])
     owners = await store.owners("glance", ["a"])
     assert owners["a"].project == "bob"
 
 
 async def test_a_burial_spares_what_was_recorded_after_it(store: Store) -> None:
-    anew = record("a", "bob", created_at="2031-01-01T00:00:00Z", recorded_at=at(60))
+    anew = record("a", "bob", created_at="2031-01-01T00:00:00Z", recorded_at=at(100))
     await store.put([record("a"), Burial("glance", "a", at(30)), anew])
     await store.put([Burial("glance", "a", at(30))])
     assert (await store.owners("glance", ["a"]))["a"].project == "bob"
+
+
+@pytest.mark.parametrize(("seconds", "is_buried"), [(-60, True), (-61, False), (-60.9, False)])
+async def test_a_burial_by_a_clock_that_is_a_minute_slow_is_one(
+    store: Store, seconds: float, *, is_buried: bool
+) -> None:
+    made = record("a", recorded_at=at(0))
+    burial = Burial("glance", "a", at(0) + timedelta(seconds=seconds))
+    assert burial.buries(made) is is_buried
+    await store.put([made, burial])
+    assert (not await store.owners("glance", ["a"])) is is_buried
+
+
+async def test_a_burial_that_names_its_image_is_of_that_one_whatever_the_clocks_say(
+    store: Store,
+) -> None:
+    first, second = "2030-01-01T00:00:00Z", "2031-01-01T00:00:00Z"
+    await store.put(
+        [
+            record("a", created_at=first, recorded_at=at(0)),
+            record("a", created_at=second, recorded_at=at(1)),
+            Burial("glance", "a", at(-9000), second),
+        ]
+    )
+    owners = await store.owners("glance", ["a"])
+    assert owners["a"].created_at == first
 
 
 async def test_of_several_changes_of_an_owner_the_latest_holds_in_any_order(store: Store) -> None:
@@ -193,9 +221,69 @@ async def test_of_several_changes_of_an_owner_the_latest_holds_in_any_order(stor
     assert await store.images_of_project("glance", "carol", at_most=2) == ["a"]
 
 
+async def test_of_two_changes_of_an_owner_within_a_second_the_later_holds(store: Store) -> None:
+    created = "2030-01-01T00:00:00Z"
+    late = OwnerChange("glance", "a", created, "bob", at(10) + timedelta(microseconds=2))
+    early = OwnerChange("glance", "a", created, "carol", at(10) + timedelta(microseconds=1))
+    for changes in ([late, early], [early, late]):
+        await store.put([record("a"), *changes])
+        assert (await store.owners("glance", ["a"]))["a"].project == "bob"
+
+
 async def test_a_change_of_the_owner_is_of_one_creation_of_the_id(store: Store) -> None:
     await store.put([record("a"), OwnerChange("glance", "a", "2029-01-01T00:00:00Z", "bob", at(9))])
     assert (await store.owners("glance", ["a"]))["a"].project == "alice"
+
+
+def given_to_bob(image_id: str) -> OwnerChange:
+    return OwnerChange("glance", image_id, "2030-01-01T00:00:00Z", "bob", at(10))
+
+
+async def test_a_record_gets_the_owner_that_was_told_before_it(store: Store) -> None:
+    await store.put([given_to_bob("a")])
+    assert await everything(store) == []
+    await store.put([record("a"), record("b")])
+    owners = await store.owners("glance", ["a", "b"])
+    assert {image_id: owner.project for image_id, owner in owners.items()} == {
+        "a": "bob",
+        "b": "alice",
+    }
+    assert await store.images_of_project("glance", "bob", at_most=9) == ["a"]
+
+
+async def test_a_record_is_buried_by_what_was_told_before_it(store: Store) -> None:
+    await store.put([Burial("glance", "a", at(10))])
+    await store.put([Burial("glance", "b", at(-9000), "2030-01-01T00:00:00Z")])
+    await store.put([record("a"), record("b"), record("c")])
+    assert set(await store.owners("glance", ["a", "b", "c"])) == {"c"}
+
+
+@pytest.mark.parametrize("is_changed_first", [True, False])
+async def test_a_capture_is_filled_in_by_whom_the_record_was_made_for_and_by_nobody_else(
+    store: Store, *, is_changed_first: bool
+) -> None:
+    """An owner change comes between: a redelivery of the create names the first owner still."""
+    made, change = record("a", "alice", capture=None), given_to_bob("a")
+    for told in (change, made) if is_changed_first else (made, change):
+        await store.put([told])
+    await store.put([record("a", "bob", capture=captured(WEST, "bob's", Grade.VOUCHED))])
+    assert [r.capture for r in await everything(store)] == [None]
+    await store.put([record("a", "alice")])
+    (found,) = await everything(store)
+    assert (found.project, found.capture) == ("bob", record("a").capture)
+    ((kept,),) = [batch async for batch in store.walk(None)]
+    assert kept.made_for == "alice"
+
+
+async def test_what_is_kept_of_images_is_told(store: Store) -> None:
+    created = "2030-01-01T00:00:00Z"
+    change, burial = given_to_bob("a"), Burial("other", "b", at(10))
+    late = Burial("glance", "c", at(20), created)
+    await store.put([change, burial, record("c"), late, Burial("glance", "d", at(30))])
+    assert sorted(await store.changes(["a", "b", "c", "nobody's"]), key=repr) == sorted(
+        [change, burial, late], key=repr
+    )
+    assert await store.changes([]) == []
 
 
 async def test_the_store_remembers_every_registry(store: Store) -> None:
@@ -215,14 +303,110 @@ async def test_a_registry_is_renamed_whole_or_not_at_all(store: Store) -> None:
     assert await store.owners("glance", ["a"]) == {}
 
 
+async def test_a_registry_is_meant_by_each_of_its_old_names(store: Store) -> None:
+    """Journals keep them: what is put again, after a failover or by hand, must not double."""
+    await store.put([record("a"), given_to_bob("x")])
+    await store.rename_registry("glance", "east")
+    await store.put([record("a"), record("b"), record("x"), Burial("glance", "b", at(10))])
+    await store.rename_registry("east", "north")
+    await store.put([record("a"), record("c", registry="east")])
+    assert await store.registries() == {"north"}
+    assert await store.renamed() == {"glance": "north", "east": "north"}
+    owners = await store.owners("north", ["a", "b", "c", "x"])
+    assert {image_id: owner.project for image_id, owner in owners.items()} == {
+        "a": "alice",
+        "c": "alice",
+        "x": "bob",
+    }
+    assert len(await everything(store)) == 4
+
+
+async def test_an_old_name_may_be_given_back_or_freed_and_not_taken_otherwise(
+    store: Store,
+) -> None:
+    await store.put([record("a"), record("b", registry="other")])
+    await store.rename_registry("glance", "east")
+    with pytest.raises(BadRequestError, match="'glance' is the old name of 'east'"):
+        await store.rename_registry("other", "glance")
+    with pytest.raises(BadRequestError, match="'glance' was renamed already"):
+        await store.rename_registry("glance", "west")
+    await store.rename_registry("east", "glance")
+    assert await store.renamed() == {"east": "glance"}
+    await store.free_name("east")
+    await store.rename_registry("other", "east")
+    with pytest.raises(BadRequestError, match="'east' is no registry's old name"):
+        await store.free_name("east")
+
+
+async def purged(store: Store, before: datetime, *, at_most: int = 1000) -> int:
+    """Purge until nothing is left to be; return how much it was."""
+    forgotten = 0
+    while done := await store.purge(deleted_before=before, at_most=at_most):
+        assert done <= at_most
+        forgotten += done
+    return forgotten
+
+
+async def kept(store: Store) -> list[OwnerChange | Burial]:
+    return [change async for batch in store.walk_changes() for change in batch]
+
+
 async def test_what_was_deleted_long_ago_is_forgotten_in_bounded_steps(store: Store) -> None:
     await store.put([record(name) for name in "abcd"])
     await store.put([Burial("glance", name, at(10)) for name in "abc"])
     await store.put([Burial("glance", "d", at(30))])
-    assert await store.purge(deleted_before=at(20), at_most=2) == 2
-    assert await store.purge(deleted_before=at(20), at_most=2) == 1
-    assert await store.purge(deleted_before=at(20), at_most=2) == 0
+    # Three records, and what is kept of their deletion.
+    assert await purged(store, at(20), at_most=2) == 6
     assert [r.image_id for r in await everything(store)] == ["d"]
+    assert await kept(store) == [Burial("glance", "d", at(30))]
+
+
+async def test_what_never_met_a_record_is_forgotten_too(store: Store) -> None:
+    """An image that relproxy never recorded is deleted through it: this happens all the time."""
+    created = "2030-01-01T00:00:00Z"
+    lost: list[Change] = []
+    for number in range(20):
+        lost.append(Burial("glance", f"gone-{number}", at(number)))
+        lost.append(OwnerChange("glance", f"lost-{number}", created, "bob", at(number)))
+    await store.put(lost)
+    assert len(await kept(store)) == 40
+    assert await purged(store, at(15), at_most=7) == 30
+    assert {change.at for change in await kept(store)} == {at(number) for number in range(15, 20)}
+
+
+async def test_what_is_kept_of_a_record_is_forgotten_with_it(store: Store) -> None:
+    await store.put([record("a"), record("b"), given_to_bob("a"), given_to_bob("b")])
+    await store.put([Burial("glance", "a", at(10), "2030-01-01T00:00:00Z")])
+    assert await purged(store, at(20)) == 1
+    assert await kept(store) == [given_to_bob("b")]
+    early = replace(given_to_bob("b"), project="carol", at=at(9))
+    await store.put([early])
+    assert (await store.owners("glance", ["b"]))["b"].project == "bob"
+
+
+async def test_a_record_put_again_is_none_twice_though_another_of_its_id_was_forgotten(
+    store: Store,
+) -> None:
+    first, second = record("a", registry="r1"), record("a", registry="r2", capture=None)
+    third = record("a", registry="r2", created_at="2031-01-01T00:00:00Z", recorded_at=at(0))
+    for made in (first, second, third):
+        await store.put([made])
+    await store.put([Burial("r1", "a", at(10))])
+    assert await purged(store, at(20)) == 2
+    for made in (second, third, record("a", registry="r2")):
+        await store.put([made])
+    assert await everything(store) == [third, record("a", registry="r2")]
+
+
+async def test_a_record_put_again_is_none_twice_after_a_renaming(store: Store) -> None:
+    first, second = record("a", registry="r1"), record("a", registry="r2")
+    await store.put([first])
+    await store.put([second])
+    await store.rename_registry("r2", "r3")
+    renamed = record("a", registry="r3")
+    await store.put([renamed])
+    await store.put([second])
+    assert await everything(store) == [renamed, first]
 
 
 async def test_records_are_walked_newest_first_by_their_places(store: Store) -> None:

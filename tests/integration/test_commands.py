@@ -130,10 +130,34 @@ async def test_a_registry_that_the_configuration_calls_otherwise_is_renamed(plac
     assert "Records name registries that the configuration doesn't: old." in sentence(refused)
     assert place.run("registry", "rename", "old", "glance").returncode == 0
     assert sentence(place.run("registry", "rename", "old", "glance")) == (
-        "No record names a registry 'old'."
+        "'old' was renamed already: records name it 'glance'."
     )
     await store.open()
     assert set(await store.owners("glance", ["a", "b"])) == {"a", "b"}
+    await store.close()
+
+
+async def test_an_old_name_of_a_registry_is_refused_until_it_is_freed(tmp_path: Path) -> None:
+    """What the journals still have of the one would be taken for the other's."""
+    registries = [
+        {"name": name, "tenancy": "registry", "endpoints": ["http://127.0.0.1:1"]}
+        for name in ("glance", "attic")
+    ]
+    place = Place(tmp_path / "here", registries=registries)
+    store = SqliteStore(place.home / "store.db")
+    await store.open()
+    await store.put([record("a", "glance")])
+    await store.close()
+    assert place.run("registry", "rename", "glance", "attic").returncode == 0
+    refused = place.run("serve")
+    assert refused.returncode == os.EX_CONFIG
+    assert "has a registry 'glance', and that is the old name of 'attic'" in sentence(refused)
+    assert place.run("registry", "free", "glance").stdout == "'glance' is free\n"
+    assert sentence(place.run("registry", "free", "glance")) == (
+        "'glance' is no registry's old name."
+    )
+    await store.open()
+    assert await store.renamed() == {}
     await store.close()
 
 
@@ -143,8 +167,8 @@ def test_migrate_makes_the_schema_and_says_which(
     assert place.run("migrate").stdout == "the SQLite file is up to date\n"
     dsn = postgres.create_database("migrated-by-command")
     other = Place(tmp_path / "other", store={"driver": "postgres", "dsn": dsn})
-    assert other.run("migrate").stdout == "schema version 1, it was 0\n"
-    assert other.run("migrate").stdout == "schema version 1\n"
+    assert other.run("migrate").stdout == "schema version 2, it was 0\n"
+    assert other.run("migrate").stdout == "schema version 2\n"
 
 
 async def test_a_store_is_copied_and_checked(
