@@ -52,14 +52,18 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "store.postgres_changes": ("store.packing", "store.postgres_sql", *VALUES),
     "store.journal_schema": ("store.schema_versions",),
     "store.journal_row": ("store.base", *VALUES),
-    "store.journal_file": ("store.base", "store.journal_row", "store.journal_schema", *VALUES),
+    "store.journal_owed": ("store.base", "store.journal_row"),
+    "store.journal_file": (
+        *("store.base", "store.journal_owed", "store.journal_row", "store.journal_schema", *VALUES),
+    ),
     "store.journal_salvage": ("store.journal_row",),
     "store.journal_room": (
         *("store.journal_file", "store.journal_row", "store.journal_salvage"),
         *("store.journal_schema", *VALUES),
     ),
     "store.journal": (
-        *("failpoints", "store.base", "store.journal_file", "store.journal_row", *VALUES),
+        *("failpoints", "store.base", "store.journal_file", "store.journal_owed"),
+        *("store.journal_row", *VALUES),
     ),
     "store.host_journals": ("store.base", "store.journal_row", "store.journal_room", *VALUES),
     "store.overlay": (

@@ -144,10 +144,11 @@ def _redeliver(arguments: argparse.Namespace) -> str:
     again = 0
     for path in files_in(directory):
         with _opened(path) as file:
-            (result,) = file.together([file.put_again])
-        if isinstance(result, Exception):
-            raise _unwritten(result) from result
-        again += result
+            delivered = file.count_delivered()
+            (parked,) = file.together([file.put_again])
+        if isinstance(parked, Exception):
+            raise _unwritten(parked) from parked
+        again += delivered + parked
     return f"{again} entries are delivered again by a running relproxy"
 
 

@@ -19,6 +19,7 @@ from relproxy.model import (
     CreatedImage,
 )
 from relproxy.store.base import EntryState
+from relproxy.store.journal_owed import Owed
 from relproxy.store.journal_row import (
     COLUMNS,
     DUE,
@@ -58,6 +59,7 @@ class JournalFile:
             self._connection.execute("PRAGMA synchronous = FULL")
             bring_up_to_date(self._connection, path)
             self._check()
+            self.owed = Owed(self._connection)
         except BaseException:
             self._connection.close()
             raise
@@ -181,20 +183,32 @@ class JournalFile:
             [(now, entry_id) for entry_id in entry_ids],
         )
 
-    def remember_identity(self, identity: str, *, and_put_again: bool) -> int:
-        """Keep the identity of the store's server; return how many entries are to be put again."""
+    def remember_identity(self, identity: str, *, and_put_again: bool) -> None:
+        """Keep the identity of the store's server; it may lack what another one has taken."""
         self._connection.execute("DELETE FROM delivered_to")
         self._connection.execute("INSERT INTO delivered_to (identity) VALUES (?)", (identity,))
-        return self.put_again() if and_put_again else 0
+        if and_put_again:
+            self.owed.everything()
 
     def put_again(self) -> int:
-        """Take what was delivered for undelivered; return how many entries it is."""
+        """Have everything put again, delivered or parked; return how many entries it is."""
+        self.owed.everything()
         return self._connection.execute(
-            "UPDATE entry SET state = 'completed', ended_at = NULL WHERE state = 'delivered'"
+            f"UPDATE entry SET ended_at = NULL WHERE {PARKED}"  # noqa: S608 - a constant
         ).rowcount
 
+    def reclaim(self, rows: Sequence[Row]) -> None:
+        """Take delivered entries for undelivered."""
+        self._connection.executemany(
+            "UPDATE entry SET state = 'completed', ended_at = NULL "
+            "WHERE id = ? AND state = 'delivered'",
+            [(row.id,) for row in rows],
+        )
+
     def purge(self, *, ended_before: datetime, at_most: int) -> int:
-        """Forget entries that ended before then."""
+        """Forget entries that ended before then, unless something is owed."""
+        if self.owed.is_any():
+            return 0
         return self._connection.execute(
             "DELETE FROM entry WHERE sequence IN (SELECT sequence FROM entry "
             "WHERE state IN ('delivered', 'abandoned') AND ended_at < ? LIMIT ?)",
@@ -228,6 +242,13 @@ class JournalFile:
         """Return how many entries are parked."""
         found: int = self._connection.execute(
             f"SELECT COUNT(*) FROM entry WHERE {PARKED}"  # noqa: S608 - a constant
+        ).fetchone()[0]
+        return found
+
+    def count_delivered(self) -> int:
+        """Return how many entries are delivered; the whole file is read."""
+        found: int = self._connection.execute(
+            "SELECT COUNT(*) FROM entry WHERE state = 'delivered'"
         ).fetchone()[0]
         return found
 

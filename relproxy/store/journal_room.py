@@ -122,7 +122,12 @@ def _renewed(slot: Slot) -> JournalFile:
         with contextlib.suppress(FileNotFoundError):
             Path(f"{slot.path}{suffix}").rename(f"{aside}{suffix}")
     file = JournalFile(slot.path)
-    for result in file.together([lambda row=row: file.add([row]) for row in rows]):  # type: ignore[misc]
+    works = [lambda row=row: file.add([row]) for row in rows]
+    # To which server what was delivered went is not carried over.
+    *results, owed = file.together([*works, file.owed.everything])
+    if isinstance(owed, Exception):
+        raise owed
+    for result in results:
         if isinstance(result, Exception):
             _LOG.error("entry not carried over", extra={"path": str(aside)}, exc_info=result)
         else:
