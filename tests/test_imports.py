@@ -57,13 +57,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("store.base", "store.journal_owed", "store.journal_row", "store.journal_schema", *VALUES),
     ),
     "store.journal_salvage": ("store.journal_row",),
+    "store.journal_handover": ("store.journal_file", "store.journal_row"),
     "store.journal_room": (
         *("store.journal_file", "store.journal_row", "store.journal_salvage"),
         *("store.journal_schema", *VALUES),
     ),
     "store.journal": (
-        *("failpoints", "store.base", "store.journal_file", "store.journal_owed"),
-        *("store.journal_row", *VALUES),
+        *("failpoints", "store.base", "store.journal_file", "store.journal_handover"),
+        *("store.journal_owed", "store.journal_row", *VALUES),
     ),
     "store.host_journals": ("store.base", "store.journal_row", "store.journal_room", *VALUES),
     "store.overlay": (
@@ -74,8 +75,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("failpoints", "metrics", "store.base", "store.journal", "store.journal_row", *VALUES),
     ),
     "store.adoption": (
-        *("metrics", "store.base", "store.journal", "store.journal_row", "store.journal_room"),
-        *("store.relay", *VALUES),
+        *("metrics", "store.journal", "store.journal_handover", "store.journal_row"),
+        *("store.journal_room", "store.relay", *VALUES),
     ),
     "config_types": ("filters.target", *VALUES),
     "config": ("config_types", *VALUES),
@@ -147,7 +148,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
             "store.base",
             "store.journal",
             "store.journal_file",
+            "store.journal_handover",
             "store.journal_row",
+            "store.journal_schema",
         ),
         *("store.journal_room", *VALUES),
     ),

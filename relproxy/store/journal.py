@@ -43,6 +43,7 @@ from relproxy.failpoints import failpoint
 from relproxy.model import CreatedImage, Intent
 from relproxy.store.base import Entry, EntryKind, EntryState
 from relproxy.store.journal_file import JournalFile
+from relproxy.store.journal_handover import HandedPage
 from relproxy.store.journal_owed import OwedPage
 from relproxy.store.journal_row import NONSENSE, Row, WrongStateError
 
@@ -238,9 +239,15 @@ class LocalJournal:
         """Say why an entry is still in doubt."""
         await self._written(lambda: self._file.explain(entry.id, reason))
 
-    async def adopt(self, rows: Sequence[Row]) -> None:
-        """Take over the entries of another journal; harmless for those that are here already."""
-        await self._written(lambda: self._file.add(rows))
+    async def adopt(self, page: HandedPage) -> None:
+        """Take over entries of another journal; of one that is here the further copy holds."""
+        await self._written(
+            lambda: self._file.adopt(page.rows, page.identity, is_owed=page.is_owed)
+        )
+
+    async def put_again(self) -> None:
+        """Have everything put again that is delivered or parked."""
+        await self._written(self._file.put_again)
 
     # -- the thread
 

@@ -102,7 +102,7 @@ def open_journal(slot: Slot) -> JournalFile:
     Raises `JournalRefusedError` if it can't be opened for another reason than what is in it.
     """
     try:
-        return JournalFile(slot.path)
+        return _of_a_worker(slot.path)
     except NewerJournalError as failure:
         raise JournalRefusedError(str(failure)) from failure
     except (sqlite3.Error, OSError, *NONSENSE) as failure:
@@ -113,6 +113,17 @@ def open_journal(slot: Slot) -> JournalFile:
         return _renewed(slot)
     except (sqlite3.Error, OSError) as failure:
         raise _unusable(slot.path, failure) from failure
+
+
+def _of_a_worker(path: Path) -> JournalFile:
+    """Open a file into which entries come, though they may have gone from it before."""
+    file = JournalFile(path)
+    try:
+        file.leave(is_leaving=False)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _renewed(slot: Slot) -> JournalFile:

@@ -83,6 +83,11 @@ class Relay:
         """Tell whether the last batch went through."""
         return self._failures == 0
 
+    @property
+    def keep_delivered(self) -> timedelta:
+        """How long what is over stays in the journal."""
+        return self._keep_delivered
+
     def wake(self) -> None:
         """Say that there may be something to deliver."""
         self._woken.set()

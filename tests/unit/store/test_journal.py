@@ -25,7 +25,9 @@ from relproxy.model import (
 from relproxy.store.base import Entry, EntryKind, EntryState
 from relproxy.store.journal import NEXT, LocalJournal, before, new_entry
 from relproxy.store.journal_file import JournalFile
+from relproxy.store.journal_handover import HandedPage
 from relproxy.store.journal_row import SELECT_ENTRY, WrongStateError
+from tests.entries import completed
 
 EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
 CAPTURE = Capture(Instance(EAST, "123"), Grade.VOUCHED)
@@ -295,10 +297,35 @@ async def test_adopting_twice_changes_nothing(journal: LocalJournal, tmp_path: P
     await reach(other, EntryState.COMPLETED)
     rows = await other.pending()
     await other.close()
-    await journal.adopt(rows)
+    page = HandedPage(rows, None, is_owed=False)
+    await journal.adopt(page)
     await journal.deliver(rows)
-    await journal.adopt(rows)
+    await journal.adopt(page)
     assert await journal.pending() == []
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "holds"),
+    [
+        (EntryState.BEGUN, EntryState.IN_DOUBT, EntryState.IN_DOUBT),
+        (EntryState.IN_DOUBT, EntryState.BEGUN, EntryState.IN_DOUBT),
+        (EntryState.IN_DOUBT, EntryState.COMPLETED, EntryState.COMPLETED),
+        (EntryState.COMPLETED, EntryState.DELIVERED, EntryState.DELIVERED),
+        (EntryState.DELIVERED, EntryState.COMPLETED, EntryState.DELIVERED),
+        (EntryState.COMPLETED, EntryState.ABANDONED, EntryState.ABANDONED),
+        (EntryState.ABANDONED, EntryState.IN_DOUBT, EntryState.ABANDONED),
+    ],
+)
+def test_of_two_copies_of_an_entry_the_further_one_holds(
+    path: Path, here: EntryState, there: EntryState, holds: EntryState
+) -> None:
+    first = completed("a", state=here)
+    second = replace(first, state=there, project="bob", reason="there")
+    file = JournalFile(path)
+    file.together([lambda: file.add([first])])
+    file.together([lambda: file.adopt([second], None, is_owed=False)])
+    assert file.everything() == [second if holds is there else first]
+    file.close()
 
 
 async def test_a_closed_journal_refuses(path: Path) -> None:
