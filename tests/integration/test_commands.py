@@ -12,7 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -272,17 +272,14 @@ def test_an_entry_in_two_journals_is_settled_in_both_by_what_the_further_one_say
         file.close()
 
 
-def test_an_entry_that_is_being_adopted_is_looked_for_again(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    here, dead = place.journal(0), place.journal(1)
-    entry = in_doubt(dead, "a")
+def adopt_meanwhile(here: JournalFile, dead: JournalFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a dead worker's journal adopted when a command, in this process, comes to it."""
     opened = cli_journal._opened  # noqa: SLF001 - between two of its looks
 
     @contextmanager
     def adopt_then_open(path: Path) -> Iterator[JournalFile]:
         if path == dead.path:
-            handover = Handover(dead, ended_after=datetime.now(UTC))
+            handover = Handover(dead, ended_after=datetime.now(UTC) - timedelta(hours=1))
             while (page := handover.page()) is not None:
                 here.together([lambda rows=page.rows: here.adopt(rows, None, is_owed=False)])  # type: ignore[misc]
                 handover.forget(page)
@@ -290,10 +287,31 @@ def test_an_entry_that_is_being_adopted_is_looked_for_again(
             yield file
 
     monkeypatch.setattr(cli_journal, "_opened", adopt_then_open)
-    argv = ["journal", "settle", entry, "--abandoned", "--config", str(place.file)]
-    assert main(argv) == 0
-    assert capsys.readouterr().out == "abandoned\n"
+
+
+def test_an_entry_that_is_being_adopted_is_looked_for_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, dead = place.journal(0), place.journal(1)
+    entry = in_doubt(dead, "a")
+    adopt_meanwhile(here, dead, monkeypatch)
+    assert main(["journal", "settle", entry, "--abandoned", "--config", str(place.file)]) == 0
     assert [row.state for row in here.everything()] == [EntryState.ABANDONED]
+    here.close()
+    dead.close()
+
+
+def test_what_is_being_adopted_is_put_again_too(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, dead = place.journal(0), place.journal(1)
+    row = completed("a", state=EntryState.DELIVERED, ended_at=datetime.now(UTC))
+    dead.together([lambda: dead.add([row])])
+    adopt_meanwhile(here, dead, monkeypatch)
+    assert main(["journal", "redeliver", "--config", str(place.file)]) == 0
+    page = here.owed.page(at_most=9)
+    assert page is not None
+    assert [row.image_id for row in page.rows] == ["a"]
     here.close()
     dead.close()
 
