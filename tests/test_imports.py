@@ -60,14 +60,19 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "store.postgres_changes_sql": ("store.packing", *VALUES),
     "store.journal_schema": ("store.schema_versions",),
     "store.journal_row": ("store.base", *VALUES),
-    "store.journal_file": ("store.base", "store.journal_row", "store.journal_schema", *VALUES),
+    "store.journal_owed": ("store.base", "store.journal_row"),
+    "store.journal_file": (
+        *("store.base", "store.journal_owed", "store.journal_row", "store.journal_schema", *VALUES),
+    ),
     "store.journal_salvage": ("store.journal_row",),
+    "store.journal_handover": ("store.journal_file", "store.journal_row"),
     "store.journal_room": (
         *("store.journal_file", "store.journal_row", "store.journal_salvage"),
         *("store.journal_schema", *VALUES),
     ),
     "store.journal": (
-        *("failpoints", "store.base", "store.journal_file", "store.journal_row", *VALUES),
+        *("failpoints", "store.base", "store.journal_file", "store.journal_handover"),
+        *("store.journal_owed", "store.journal_row", *VALUES),
     ),
     "store.host_journals": ("store.base", "store.journal_row", "store.journal_room", *VALUES),
     "store.overlay": (
@@ -78,8 +83,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("failpoints", "metrics", "store.base", "store.journal", "store.journal_row", *VALUES),
     ),
     "store.adoption": (
-        *("metrics", "store.base", "store.journal", "store.journal_row", "store.journal_room"),
-        *("store.relay", *VALUES),
+        *("metrics", "store.journal", "store.journal_handover", "store.journal_row"),
+        *("store.journal_room", "store.relay", *VALUES),
     ),
     "config_types": ("filters.target", *VALUES),
     "config_identity": ("config_types", *VALUES),
@@ -173,7 +178,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
             "store.base",
             "store.journal",
             "store.journal_file",
+            "store.journal_handover",
             "store.journal_row",
+            "store.journal_schema",
         ),
         *("store.journal_room", *VALUES),
     ),

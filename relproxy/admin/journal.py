@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from relproxy.errors import RelproxyError
 from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal_row import Row
 
@@ -16,7 +17,10 @@ class JournalView:
 
     async def waiting(self, _: web.Request) -> web.Response:
         """Return the entries in doubt, and those that the store refuses; oldest first."""
-        doubtful, parked = await self._journals.in_doubt(), await self._journals.parked()
+        try:
+            doubtful, parked = await self._journals.in_doubt(), await self._journals.parked()
+        except RelproxyError as refusal:
+            return web.json_response({"message": refusal.sentence}, status=refusal.status)
         said = {"in_doubt": doubtful, "parked": parked}
         return web.json_response({name: [shown(r) for r in rows] for name, rows in said.items()})
 

@@ -9,8 +9,9 @@ import argparse
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from relproxy.admin.journal import shown
@@ -21,9 +22,14 @@ from relproxy.model import CreatedImage
 from relproxy.store.base import EntryState
 from relproxy.store.journal import check_recordable
 from relproxy.store.journal_file import JournalFile
+from relproxy.store.journal_handover import Handover
 from relproxy.store.journal_room import JournalRoom, files_in, open_journal, remove
-from relproxy.store.journal_row import Row, WrongStateError
+from relproxy.store.journal_row import NONSENSE, Row, WrongStateError
+from relproxy.store.journal_schema import NewerJournalError
 
+_COMPLETED = "completed; a running relproxy delivers it"
+# An entry that is on its way between two journals may be missed in both.
+_LOOKS = 3
 _HEADINGS = ("entry", "state", "kind", "registry", "image_id", "project", "begun_at", "reason")
 
 
@@ -73,25 +79,48 @@ def _waiting(path: Path) -> list[Row]:
 
 
 def _settle(arguments: argparse.Namespace) -> str:
-    directory = load_configuration(arguments.config).journal.directory
-    for path in files_in(directory):
-        with _opened(path) as file:
-            row = file.find(arguments.entry)
-            if row is not None:
-                return _settled(file, row, arguments)
+    directory = _directory(arguments)
+    for _ in range(_LOOKS):
+        copies, moves = _copies(directory, arguments.entry)
+        if copies and _is_settled(copies, arguments):
+            return "abandoned" if arguments.abandoned else _COMPLETED
+        if not copies and not moves:
+            break
     raise JournalRefusedError(f"No journal in {directory} has an entry {arguments.entry}.")
 
 
-def _settled(file: JournalFile, row: Row, arguments: argparse.Namespace) -> str:
+def _copies(directory: Path, entry_id: str) -> tuple[list[tuple[Path, Row]], bool]:
+    """Return the journals that have an entry, two while it is being adopted; and whether any is."""
+    copies: list[tuple[Path, Row]] = []
+    moves = False
+    for path in files_in(directory):
+        if not path.exists():
+            moves = True
+            continue
+        with _opened(path) as file:
+            moves = moves or file.is_leaving()
+            if (row := file.find(entry_id)) is not None:
+                copies.append((path, row))
+    return copies, moves
+
+
+def _is_settled(copies: list[tuple[Path, Row]], arguments: argparse.Namespace) -> bool:
+    """Settle an entry; tell whether it was still there."""
+    row = max((row for _, row in copies), key=lambda row: row.rank)
     if row.state is not EntryState.IN_DOUBT and not row.is_parked:
         raise JournalRefusedError(f"The entry is not in doubt: it is {row.state.value}.")
     image = None if arguments.abandoned else _image(row, arguments)
-    (result,) = file.together([lambda: file.settle(row.id, image, at=datetime.now(UTC))])
-    if isinstance(result, WrongStateError):
-        raise JournalRefusedError("The entry has been settled just now.") from result
-    if isinstance(result, Exception):
+    # In each copy: whichever is taken over, it is what the person has said.
+    settled = [_is_settled_in(path, row.id, image) for path, _ in copies]
+    return any(settled)
+
+
+def _is_settled_in(path: Path, entry_id: str, image: CreatedImage | None) -> bool:
+    with _opened(path) as file:
+        (result,) = file.together([lambda: file.settle(entry_id, image, at=datetime.now(UTC))])
+    if isinstance(result, Exception) and not isinstance(result, WrongStateError):
         raise _unwritten(result) from result
-    return "abandoned" if arguments.abandoned else "completed; a running relproxy delivers it"
+    return result is None
 
 
 def _image(row: Row, arguments: argparse.Namespace) -> CreatedImage:
@@ -113,22 +142,15 @@ def _adopt(arguments: argparse.Namespace) -> str:
         raise JournalRefusedError("That is this host's own: a running relproxy adopts by itself.")
     here = JournalRoom(settings.directory, allow_volatile=settings.allow_volatile)
     there = JournalRoom(arguments.directory, allow_volatile=True)
-    own = here.claim()
+    ended_after = datetime.now(UTC) - timedelta(seconds=settings.keep_delivered_s)
     taken = 0
+    own = here.claim()
     try:
-        file = open_journal(own)
-        try:
+        with closing(open_journal(own)) as file:
             for slot in there.idle():
-                other = open_journal(slot)
-                rows = other.everything()
-                other.close()
-                (result,) = file.together([lambda rows=rows: file.add(rows)])  # type: ignore[misc]
-                if isinstance(result, Exception):
-                    raise _unwritten(result) from result
-                taken += len(rows)
+                with closing(Handover(open_journal(slot), ended_after=ended_after)) as handover:
+                    taken += _taken(file, handover)
                 remove(slot)
-        finally:
-            file.close()
     finally:
         own.release()
     held = len(files_in(arguments.directory))
@@ -139,16 +161,43 @@ def _adopt(arguments: argparse.Namespace) -> str:
     return said
 
 
-def _redeliver(arguments: argparse.Namespace) -> str:
-    directory = _directory(arguments)
-    again = 0
-    for path in files_in(directory):
-        with _opened(path) as file:
-            (result,) = file.together([file.put_again])
+def _taken(file: JournalFile, handover: Handover) -> int:
+    taken = 0
+    while (page := handover.page()) is not None:
+        # To which server it was delivered there says nothing here.
+        work = partial(file.adopt, page.rows, page.identity, is_owed=True)
+        (result,) = file.together([work])
         if isinstance(result, Exception):
             raise _unwritten(result) from result
-        again += result
+        handover.forget(page)
+        taken += len(page.rows)
+    return taken
+
+
+def _redeliver(arguments: argparse.Namespace) -> str:
+    directory = _directory(arguments)
+    again, moves = _put_again(directory)
+    if moves:
+        # What was on its way between two journals may have been in neither when it was looked at.
+        again = max(again, _put_again(directory)[0])
     return f"{again} entries are delivered again by a running relproxy"
+
+
+def _put_again(directory: Path) -> tuple[int, bool]:
+    again = 0
+    moves = False
+    for path in files_in(directory):
+        if not path.exists():
+            moves = True
+            continue
+        with _opened(path) as file:
+            moves = moves or file.is_leaving()
+            delivered = file.count_delivered()
+            (parked,) = file.together([file.put_again])
+        if isinstance(parked, Exception):
+            raise _unwritten(parked) from parked
+        again += delivered + parked
+    return again, moves
 
 
 def _directory(arguments: argparse.Namespace) -> Path:
@@ -168,7 +217,9 @@ def _unwritten(failure: Exception) -> RelproxyError:
 def _opened(path: Path) -> Iterator[JournalFile]:
     try:
         file = JournalFile(path)
-    except (sqlite3.Error, OSError) as failure:
+    except NewerJournalError as failure:
+        raise JournalRefusedError(str(failure)) from failure
+    except (sqlite3.Error, OSError, *NONSENSE) as failure:
         raise JournalRefusedError(f"The journal {path} can't be opened: {failure}.") from failure
     try:
         yield file

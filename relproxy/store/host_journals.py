@@ -2,6 +2,11 @@
 
 Only what is open is ever read: creates under way, completed entries that the store may lack, and
 entries in doubt.
+
+While a dead worker's journal is being adopted, an entry may stand in two files, the further copy
+holds; or be missed in both, where the one was read too early and the other too late: then all are
+read once more. A file that can't be read is no reason to go on without it: what it says may take
+an image from whom it belonged to.
 """
 
 from __future__ import annotations
@@ -10,17 +15,20 @@ import asyncio
 import json
 import logging
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 
+from relproxy.errors import StoreUnavailableError
 from relproxy.store.base import EntryKind, EntryState
 from relproxy.store.journal_room import files_in
-from relproxy.store.journal_row import PARKED, SELECT_ENTRY, Row, row_of
+from relproxy.store.journal_row import LEAVING, NONSENSE, PARKED, SELECT_ENTRY, Row, rank_in, row_of
 
 _LOG = logging.getLogger(__name__)
 
 _BUSY_TIMEOUT_S = 1.0
+_UNREADABLE = "The journals of this host can't be read now."
 
 _PENDING = f"state = '{EntryState.COMPLETED}'"
 _CHANGES = f"{_PENDING} AND kind <> '{EntryKind.CREATE}'"
@@ -34,6 +42,12 @@ _OPEN_CREATES = (
     ),
     f"{_PENDING} AND {_CREATE} AND image_id = ?",
 )
+_RANKS = (
+    f"SELECT id, {rank_in('entry')} FROM entry "  # noqa: S608 - constants
+    "WHERE id IN (SELECT value FROM json_each(?))"
+)
+# A file: its name may be another's later.
+_Key = tuple[Path, int]
 
 
 class HostJournals:
@@ -46,7 +60,7 @@ class HostJournals:
 
     async def close(self) -> None:
         """Close every file."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close, self._opened)
         self._thread.shutdown()
 
     async def pending_of_images(self, image_ids: Collection[str]) -> list[Row]:
@@ -61,12 +75,20 @@ class HostJournals:
         """
         return await self._pending((f"{_PENDING} AND instance_id = ?", _CHANGES), instance_id)
 
-    async def pending_of_project(self, project: str) -> list[Row]:
+    async def pending_of_project(
+        self, project: str, *, at_most: int | None = None
+    ) -> list[Row] | None:
         """Return the completed entries that name a project, and all changes, oldest first.
 
-        And those of the images that a change gives to the project, whoever created them.
+        And those of the images that a change gives to the project, whoever created them. None where
+        there are more than `at_most`.
         """
-        rows = await self._pending((f"{_PENDING} AND project = ?", _CHANGES), project)
+        limit = -1 if at_most is None else at_most + 1
+        rows = await self._pending(
+            (f"{_PENDING} AND project = ?", _CHANGES), project, at_most=limit
+        )
+        if at_most is not None and len(rows) > at_most:
+            return None
         given = {r.image_id for r in rows if r.kind is EntryKind.OWNER and r.project == project}
         if not given:
             return rows
@@ -91,47 +113,120 @@ class HostJournals:
         """Return the entries that the store refuses, oldest first."""
         return await self._run((PARKED,), ())
 
-    async def _pending(self, conditions: Sequence[str], value: str) -> list[Row]:
-        return _in_order(await self._run(conditions, (value,)))
+    async def _pending(
+        self, conditions: Sequence[str], value: str, *, at_most: int = -1
+    ) -> list[Row]:
+        rows = await self._run(conditions, (value,), at_most=at_most)
+        if not all(row.is_whole for row in rows):
+            raise StoreUnavailableError(_UNREADABLE)
+        return _in_order(rows)
 
-    async def _run(self, conditions: Sequence[str], parameters: tuple[object, ...]) -> list[Row]:
+    async def _run(
+        self, conditions: Sequence[str], parameters: tuple[object, ...], *, at_most: int = -1
+    ) -> list[Row]:
+        """Return the rows of all files, no more than so many of each (-1: all).
+
+        Raises `StoreUnavailableError` if there is a file that can't be read.
+        """
         # One statement, so that one moment is seen of each file.
         statement = " UNION ALL ".join(f"{SELECT_ENTRY} WHERE {c}" for c in conditions)
         return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._rows, statement, parameters
+            self._thread, self._rows, f"{statement} LIMIT ?", (*parameters, at_most)
         )
 
     def _rows(self, statement: str, parameters: tuple[object, ...]) -> list[Row]:
-        # By id, because an entry that is being adopted stands in two files.
         found: dict[str, Row] = {}
-        for path, connection in self._connections():
-            try:
-                cursor = connection.execute(statement, parameters)
-                found |= {row.id: row for row in map(row_of, cursor)}
-            except sqlite3.Error as failure:
-                # Its owner says so in its own log and metrics; the others' are still worth reading.
-                _LOG.warning("journal not read", extra={"path": str(path), "reason": str(failure)})
+        known: set[_Key] = set()
+        while new := self._look(statement, parameters, found) - known:
+            known |= new
+        self._drop_what_has_ended(found)
         return list(found.values())
 
-    def _connections(self) -> Iterator[tuple[Path, sqlite3.Connection]]:
-        present: set[tuple[Path, int]] = set()
-        for path in files_in(self._directory):
-            try:
-                key = (path, path.stat().st_ino)
-                if key not in self._opened:
-                    self._opened[key] = _opened(path)
-            except (OSError, sqlite3.Error) as failure:
-                _LOG.warning("journal not read", extra={"path": str(path), "reason": str(failure)})
-                continue
-            present.add(key)
-            yield path, self._opened[key]
-        for key in self._opened.keys() - present:
-            self._opened.pop(key).close()
+    def _look(
+        self, statement: str, parameters: tuple[object, ...], found: dict[str, Row]
+    ) -> set[_Key]:
+        """Add rows to those found, by their ids; return the files that give entries away."""
+        giving: set[_Key] = set()
 
-    def _close(self) -> None:
-        for connection in self._opened.values():
-            connection.close()
-        self._opened.clear()
+        def read(key: _Key, connection: sqlite3.Connection) -> None:
+            for row in map(row_of, connection.execute(statement, parameters)):
+                other = found.setdefault(row.id, row)
+                if row.rank >= other.rank:
+                    found[row.id] = row
+            # Asked for after the rows: what is missing in them was given away before.
+            if connection.execute("PRAGMA application_id").fetchone()[0] == LEAVING:
+                giving.add(key)
+
+        return giving | self._each(read)
+
+    def _drop_what_has_ended(self, found: dict[str, Row]) -> None:
+        """Drop rows of which another file has a further copy, whatever was asked for."""
+        if not found or len(self._opened) == 1:
+            return
+        ids = json.dumps(list(found))
+
+        def compare(_: _Key, connection: sqlite3.Connection) -> None:
+            for entry_id, rank in connection.execute(_RANKS, (ids,)):
+                if entry_id in found and rank > found[entry_id].rank:
+                    del found[entry_id]
+
+        self._each(compare)
+
+    def _each(self, read: Callable[[_Key, sqlite3.Connection], None]) -> set[_Key]:
+        """Read every file; return those that went meanwhile, with all that they had given away."""
+        present: set[_Key] = set()
+        gone: set[_Key] = set()
+        for path in files_in(self._directory):
+            key = (path, _inode(path))
+            try:
+                if (connection := self._connection(key)) is not None:
+                    read(key, connection)
+                    present.add(key)
+            except (sqlite3.Error, OSError, *NONSENSE) as failure:
+                if _is_there(key):
+                    self._close([key])
+                    told = {"path": str(path), "reason": str(failure)}
+                    _LOG.warning("journal not read", extra=told)
+                    raise StoreUnavailableError(_UNREADABLE) from failure
+                gone.add(key)
+        self._close(self._opened.keys() - present)
+        return gone
+
+    def _connection(self, key: _Key) -> sqlite3.Connection | None:
+        """Return a connection to a file; None where nothing was ever written into it."""
+        if key not in self._opened:
+            with ExitStack() as opened:
+                connection = opened.enter_context(closing(_opened(key[0])))
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                # What was opened may be another file of this name, or one without its log.
+                _check_there(key)
+                if version == 0:
+                    return None
+                opened.pop_all()
+                self._opened[key] = connection
+        return self._opened[key]
+
+    def _close(self, keys: Iterable[_Key]) -> None:
+        for key in list(keys):
+            if (connection := self._opened.pop(key, None)) is not None:
+                connection.close()
+
+
+def _inode(path: Path) -> int:
+    """Return which file has this name; 0 for none."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _is_there(key: _Key) -> bool:
+    return key == (key[0], _inode(key[0])) and key[1] != 0
+
+
+def _check_there(key: _Key) -> None:
+    if not _is_there(key):
+        raise FileNotFoundError(key[0])
 
 
 def _in_order(rows: Iterable[Row]) -> list[Row]:

@@ -44,6 +44,8 @@ from relproxy.failpoints import failpoint
 from relproxy.model import CreatedImage, Intent
 from relproxy.store.base import Entry, EntryKind, EntryState
 from relproxy.store.journal_file import JournalFile
+from relproxy.store.journal_handover import HandedPage
+from relproxy.store.journal_owed import OwedPage
 from relproxy.store.journal_row import NONSENSE, Row, WrongStateError
 
 _LOG = logging.getLogger(__name__)
@@ -198,12 +200,24 @@ class LocalJournal:
         """Return the identity of the server to which the delivered entries went."""
         return await self._read(self._file.identity)
 
-    async def remember_identity(self, identity: str, *, and_put_again: bool) -> int:
-        """Keep the identity of the store's server; return how many entries are to be put again."""
-        again: int = await self._written(
+    async def remember_identity(self, identity: str, *, and_put_again: bool) -> None:
+        """Keep the identity of the store's server; it may lack what another one has taken."""
+        await self._written(
             lambda: self._file.remember_identity(identity, and_put_again=and_put_again)
         )
-        return again
+
+    async def owed(self) -> OwedPage | None:
+        """Return what is to be put again next; None where nothing is."""
+        return await self._read(lambda: self._file.owed.page(at_most=_BATCH))
+
+    async def pay(self, page: OwedPage, *, and_reclaim: Sequence[Row] = ()) -> None:
+        """Owe a page no longer; the entries to be reclaimed are pending from now on."""
+
+        def work() -> None:
+            self._file.reclaim(and_reclaim)
+            self._file.owed.pay(page)
+
+        await self._written(work)
 
     async def purge(self, *, ended_before: datetime) -> int:
         """Forget a batch of entries that ended before then."""
@@ -242,9 +256,15 @@ class LocalJournal:
         """Say why an entry is still in doubt."""
         await self._written(lambda: self._file.explain(entry.id, reason))
 
-    async def adopt(self, rows: Sequence[Row]) -> None:
-        """Take over the entries of another journal; harmless for those that are here already."""
-        await self._written(lambda: self._file.add(rows))
+    async def adopt(self, page: HandedPage) -> None:
+        """Take over entries of another journal; of one that is here the further copy holds."""
+        await self._written(
+            lambda: self._file.adopt(page.rows, page.identity, is_owed=page.is_owed)
+        )
+
+    async def put_again(self) -> None:
+        """Have everything put again that is delivered or parked."""
+        await self._written(self._file.put_again)
 
     # -- the thread
 

@@ -6,6 +6,7 @@ was committed survives power loss.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sqlite3
@@ -19,15 +20,18 @@ from relproxy.model import (
     CreatedImage,
 )
 from relproxy.store.base import EntryState
+from relproxy.store.journal_owed import Owed
 from relproxy.store.journal_row import (
     COLUMNS,
     DUE,
     FOR_A_PERSON,
+    LEAVING,
     PARKED,
     SELECT_ENTRY,
     Row,
     WrongStateError,
     microseconds,
+    rank_in,
     row_of,
     values_of,
 )
@@ -41,6 +45,19 @@ _LOST = "the journal has lost a part of what it says"
 _INSERT = (
     f"INSERT OR IGNORE INTO entry ({COLUMNS}) "  # noqa: S608 - a constant
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+_ADOPT = (
+    f"{_INSERT.replace(' OR IGNORE', '')} ON CONFLICT (id) DO UPDATE SET state = excluded.state, "
+    "image_id = excluded.image_id, created_at = excluded.created_at, project = excluded.project, "
+    "at = excluded.at, ended_at = excluded.ended_at, reason = excluded.reason "
+    f"WHERE {rank_in('excluded')} > {rank_in('entry')}"
+)
+_ENDED = f"state IN ('{EntryState.DELIVERED}', '{EntryState.ABANDONED}')"
+_OPEN = (
+    *(f"state = '{state}'" for state in (EntryState.BEGUN, EntryState.IN_DOUBT)),
+    *(DUE, PARKED),
 )
 
 
@@ -58,6 +75,7 @@ class JournalFile:
             self._connection.execute("PRAGMA synchronous = FULL")
             bring_up_to_date(self._connection, path)
             self._check()
+            self.owed = Owed(self._connection)
         except BaseException:
             self._connection.close()
             raise
@@ -93,11 +111,47 @@ class JournalFile:
             raise
         return results
 
+    def leave(self, *, is_leaving: bool = True) -> None:
+        """Say that entries go from here to another journal, or no longer do."""
+        if is_leaving == self.is_leaving():
+            return
+        self._connection.execute(f"PRAGMA application_id = {LEAVING if is_leaving else 0}")
+
+    def is_leaving(self) -> bool:
+        """Tell whether entries go from here to another journal."""
+        found: int = self._connection.execute("PRAGMA application_id").fetchone()[0]
+        return found == LEAVING
+
     # -- inside a transaction
 
     def add(self, rows: Iterable[Row]) -> None:
         """Write entries; those whose id is there already stay as they are."""
         self._connection.executemany(_INSERT, map(values_of, rows))
+
+    def adopt(self, rows: Sequence[Row], identity: str | None, *, is_owed: bool) -> None:
+        """Take over another journal's entries; where one is here already, the further one holds.
+
+        `identity` is that of the server to which went what is delivered; `is_owed` that it is to be
+        put again whichever that was.
+        """
+        self._connection.executemany(_ADOPT, map(values_of, rows))
+        delivered = [row.id for row in rows if row.state is EntryState.DELIVERED]
+        if delivered and (is_owed or identity != self.identity()):
+            first = self._connection.execute(
+                "SELECT MIN(sequence) FROM entry WHERE id IN (SELECT value FROM json_each(?))",
+                (json.dumps(delivered),),
+            ).fetchone()[0]
+            self.owed.behind(first - 1)
+
+    def forget(self, rows: Sequence[Row]) -> None:
+        """Remove entries that another journal has taken over, but for what has changed since."""
+        self._connection.executemany(
+            "DELETE FROM entry WHERE id = ? AND state = ? AND ended_at IS ?",
+            [
+                (row.id, row.state, None if row.ended_at is None else microseconds(row.ended_at))
+                for row in rows
+            ],
+        )
 
     def move(
         self, entry_id: str, old: Sequence[EntryState], new: EntryState, reason: str | None = None
@@ -181,23 +235,35 @@ class JournalFile:
             [(now, entry_id) for entry_id in entry_ids],
         )
 
-    def remember_identity(self, identity: str, *, and_put_again: bool) -> int:
-        """Keep the identity of the store's server; return how many entries are to be put again."""
+    def remember_identity(self, identity: str, *, and_put_again: bool) -> None:
+        """Keep the identity of the store's server; it may lack what another one has taken."""
         self._connection.execute("DELETE FROM delivered_to")
         self._connection.execute("INSERT INTO delivered_to (identity) VALUES (?)", (identity,))
-        return self.put_again() if and_put_again else 0
+        if and_put_again:
+            self.owed.everything()
 
     def put_again(self) -> int:
-        """Take what was delivered for undelivered; return how many entries it is."""
+        """Have everything put again, delivered or parked; return how many entries it is."""
+        self.owed.everything()
         return self._connection.execute(
-            "UPDATE entry SET state = 'completed', ended_at = NULL WHERE state = 'delivered'"
+            f"UPDATE entry SET ended_at = NULL WHERE {PARKED}"  # noqa: S608 - a constant
         ).rowcount
 
+    def reclaim(self, rows: Sequence[Row]) -> None:
+        """Take delivered entries for undelivered."""
+        self._connection.executemany(
+            "UPDATE entry SET state = 'completed', ended_at = NULL "
+            "WHERE id = ? AND state = 'delivered'",
+            [(row.id,) for row in rows],
+        )
+
     def purge(self, *, ended_before: datetime, at_most: int) -> int:
-        """Forget entries that ended before then."""
+        """Forget entries that ended before then, unless something is owed."""
+        if self.owed.is_any():
+            return 0
         return self._connection.execute(
-            "DELETE FROM entry WHERE sequence IN (SELECT sequence FROM entry "
-            "WHERE state IN ('delivered', 'abandoned') AND ended_at < ? LIMIT ?)",
+            "DELETE FROM entry WHERE sequence IN (SELECT sequence FROM entry "  # noqa: S608
+            f"WHERE {_ENDED} AND ended_at < ? LIMIT ?)",
             (microseconds(ended_before), at_most),
         ).rowcount
 
@@ -243,6 +309,23 @@ class JournalFile:
             f"SELECT COUNT(*) FROM entry WHERE {PARKED}"  # noqa: S608 - a constant
         ).fetchone()[0]
         return found
+
+    def count_delivered(self) -> int:
+        """Return how many entries are delivered; the whole file is read."""
+        found: int = self._connection.execute(
+            "SELECT COUNT(*) FROM entry WHERE state = 'delivered'"
+        ).fetchone()[0]
+        return found
+
+    def some(self, *, at_most: int, ended_after: datetime) -> list[Row]:
+        """Return some entries: open ones, while there are any; then those that ended after then."""
+        for condition in _OPEN:
+            if rows := self._rows(f"WHERE {condition} ORDER BY sequence LIMIT ?", (at_most,)):
+                return rows
+        return self._rows(
+            f"WHERE {_ENDED} AND ended_at > ? ORDER BY ended_at LIMIT ?",
+            (microseconds(ended_after), at_most),
+        )
 
     def find(self, entry_id: str) -> Row | None:
         """Return one entry."""

@@ -102,7 +102,7 @@ def open_journal(slot: Slot) -> JournalFile:
     Raises `JournalRefusedError` if it can't be opened for another reason than what is in it.
     """
     try:
-        return JournalFile(slot.path)
+        return _of_a_worker(slot.path)
     except NewerJournalError as failure:
         raise JournalRefusedError(str(failure)) from failure
     except (sqlite3.Error, OSError, *NONSENSE) as failure:
@@ -115,6 +115,17 @@ def open_journal(slot: Slot) -> JournalFile:
         raise _unusable(slot.path, failure) from failure
 
 
+def _of_a_worker(path: Path) -> JournalFile:
+    """Open a file into which entries come, though they may have gone from it before."""
+    file = JournalFile(path)
+    try:
+        file.leave(is_leaving=False)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
 def _renewed(slot: Slot) -> JournalFile:
     rows: list[Row] = list(salvaged(slot.path))
     aside = slot.path.with_name(f"{slot.path.name}.broken-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
@@ -122,7 +133,12 @@ def _renewed(slot: Slot) -> JournalFile:
         with contextlib.suppress(FileNotFoundError):
             Path(f"{slot.path}{suffix}").rename(f"{aside}{suffix}")
     file = JournalFile(slot.path)
-    for result in file.together([lambda row=row: file.add([row]) for row in rows]):  # type: ignore[misc]
+    works = [lambda row=row: file.add([row]) for row in rows]
+    # To which server what was delivered went is not carried over.
+    *results, owed = file.together([*works, file.owed.everything])
+    if isinstance(owed, Exception):
+        raise owed
+    for result in results:
         if isinstance(result, Exception):
             _LOG.error("entry not carried over", extra={"path": str(aside)}, exc_info=result)
         else:

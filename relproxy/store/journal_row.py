@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,6 +26,17 @@ COLUMNS = (
     "installation, instance_id, grade, begun_at, at, ended_at, reason"
 )
 SELECT_ENTRY = f"SELECT {COLUMNS} FROM entry"  # noqa: S608 - a constant
+# In the header of a file whose entries are being adopted (`PRAGMA application_id`).
+LEAVING = 0x6C656176
+# Of two copies of an entry the one of the higher rank holds; a person's word goes above parking.
+_RANKS: Mapping[EntryState, int] = {
+    EntryState.BEGUN: 0,
+    EntryState.IN_DOUBT: 1,
+    EntryState.COMPLETED: 3,
+    EntryState.DELIVERED: 4,
+    EntryState.ABANDONED: 4,
+}
+_PARKED_RANK = 2
 # In the words of the indexes.
 DUE = f"state = '{EntryState.COMPLETED}' AND ended_at IS NULL"
 PARKED = f"state = '{EntryState.COMPLETED}' AND ended_at IS NOT NULL"
@@ -81,6 +92,11 @@ class Row:
         return self.state is EntryState.COMPLETED and self.ended_at is not None
 
     @property
+    def rank(self) -> int:
+        """How far it is: of two copies of an entry the further one holds."""
+        return _PARKED_RANK if self.is_parked else _RANKS[self.state]
+
+    @property
     def is_whole(self) -> bool:
         """Tell whether a completed entry says all that the store has to be told."""
         try:
@@ -127,6 +143,13 @@ def row_of(row: Sequence[Any]) -> Row:
         ended_at=None if ended_at is None else _moment(ended_at),
         reason=reason,
     )
+
+
+def rank_in(table: str) -> str:
+    """Return the expression for the rank of a table's row."""
+    ranks = " ".join(f"WHEN '{state}' THEN {rank}" for state, rank in _RANKS.items())
+    completed = f"{table}.state = '{EntryState.COMPLETED}' AND {table}.ended_at IS NOT NULL"
+    return f"CASE WHEN {completed} THEN {_PARKED_RANK} ELSE CASE {table}.state {ranks} END END"
 
 
 def values_of(row: Row) -> tuple[object, ...]:

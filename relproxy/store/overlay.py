@@ -28,6 +28,8 @@ from relproxy.store.place import as_cursor, from_cursor
 
 # Images that were made under one id, one after the other or in several registries.
 _OF_ONE_ID = 1000
+# Of more that is pending a list reads what concerns its pages; others wait while it is read.
+_PENDING_AT_MOST = 2000
 
 
 class Overlay:
@@ -71,7 +73,10 @@ class Overlay:
         self, registry: str, project: str, *, at_most: int
     ) -> Sequence[str] | None:
         """Look in the journals, then in the store."""
-        changes = _changes(await self._journals.pending_of_project(project), registry)
+        rows = await self._journals.pending_of_project(project, at_most=_PENDING_AT_MOST)
+        if rows is None:
+            return None
+        changes = _changes(rows, registry)
         found = await self._store.images_of_project(registry, project, at_most=at_most)
         if found is None:
             return None
@@ -112,7 +117,7 @@ class Overlay:
         if query.image_id is not None:
             rows = await self._journals.pending_of_images([query.image_id])
         elif query.project is not None:
-            rows = await self._journals.pending_of_project(query.project)
+            rows = await self._journals.pending_of_project(query.project) or []
         elif query.instance_id is not None:
             rows = await self._journals.pending_of_instance(query.instance_id)
         return _changes(rows)

@@ -6,7 +6,7 @@ and altogether. When the store is away the relay waits longer each time; nothing
 
 A standby that was promoted after asynchronous replication lacks the last commits. So the store says
 which server took a batch, and if that isn't the one that took those before, everything that the
-journal still has is put again.
+journal still has is put again, some at a time between new batches.
 """
 
 from __future__ import annotations
@@ -76,11 +76,17 @@ class Relay:
         self._awaited: dict[str, asyncio.Event] = {}
         self._failures = 0
         self._purges = True
+        self._owes = True
 
     @property
     def is_well(self) -> bool:
         """Tell whether the last batch went through."""
         return self._failures == 0
+
+    @property
+    def keep_delivered(self) -> timedelta:
+        """How long what is over stays in the journal."""
+        return self._keep_delivered
 
     def wake(self) -> None:
         """Say that there may be something to deliver."""
@@ -107,11 +113,14 @@ class Relay:
 
     async def run(self) -> None:
         """Deliver until cancelled."""
-        purged_at = time.monotonic()
+        purged_at = looked_at = time.monotonic()
         looks = True
         while True:
             try:
-                moved = await self._deliver(looks=looks)
+                looks = looks or time.monotonic() - looked_at > _LOOK_S
+                looked_at = time.monotonic() if looks else looked_at
+                moved = await self._put_owed() if looks or self._owes else 0
+                moved += await self._deliver(looks=looks)
                 looks = False
             except (StoreUnavailableError, JournalUnavailableError) as failure:
                 await self._pause(failure)
@@ -251,14 +260,36 @@ class Relay:
         known = await self._journal.identity()
         if known == identity:
             return False
-        again = await self._journal.remember_identity(identity, and_put_again=known is not None)
+        await self._journal.remember_identity(identity, and_put_again=known is not None)
         if known is not None:
-            self._metrics.relay_put_again.inc(again)
+            self._owes = True
             _LOG.warning(
                 "store's server was replaced, entries are put again",
-                extra={"known": known, "found": identity, "entries": again},
+                extra={"known": known, "found": identity},
             )
         return known is not None
+
+    async def _put_owed(self) -> int:
+        """Put again some of what another server had taken; return how many entries it was."""
+        page = await self._journal.owed()
+        self._owes = page is not None
+        if page is None:
+            return 0
+        rows = [row for row in page.rows if row.is_whole]
+        try:
+            identity = await self._store.put([row.change for row in rows])
+        except StoreUnavailableError as failure:
+            if not isinstance(failure, RecordRefusedError):
+                if self._failures < _FAILURES_BEFORE_APART:
+                    raise
+                await self._store.check()
+            # What this server takes of them is found out as for any others.
+            await self._journal.pay(page, and_reclaim=rows)
+            return 1
+        if not await self._is_replaced(identity):
+            await self._journal.pay(page)
+            self._metrics.relay_put_again.inc(len(rows))
+        return 1
 
     async def purge(self) -> int:
         """Forget some of what is older than configured; return how much it was.

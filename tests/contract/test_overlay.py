@@ -279,8 +279,8 @@ def deliver_after(
     journals = host.overlay._journals  # noqa: SLF001 - between two of its reads
     reading = getattr(journals, read)
 
-    async def read_and_deliver(*asked: Any) -> list[Row]:
-        found: list[Row] = await reading(*asked)
+    async def read_and_deliver(*asked: Any, **named: Any) -> list[Row]:
+        found: list[Row] = await reading(*asked, **named)
         await host.deliver(*rows)
         return found
 

@@ -11,8 +11,8 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
-from datetime import UTC, datetime
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,12 @@ import yaml
 from lab.postgres import Postgres
 from lab.processes import Process
 from lab.relproxy import command
-from relproxy.model import Capture, Grade, ImageRecord, Instance
+from relproxy.__main__ import main
+from relproxy.cli import journal as cli_journal
+from relproxy.model import Capture, CreatedImage, Grade, ImageRecord, Instance
 from relproxy.store.base import EntryState, Store
 from relproxy.store.journal_file import JournalFile
+from relproxy.store.journal_handover import Handover
 from relproxy.store.postgres import PostgresStore
 from relproxy.store.postgres_pool import PostgresSettings
 from relproxy.store.sqlite import SqliteStore
@@ -263,6 +266,123 @@ def test_the_journals_of_a_host_that_is_gone_are_adopted(place: Place, tmp_path:
     assert {json.loads(line)["entry"] for line in listed} == set(entries)
     assert place.run("journal", "adopt", directory).stdout.startswith("0 entries adopted")
     assert "this host's own" in sentence(place.run("journal", "adopt", str(place.home / "journal")))
+
+
+def test_an_entry_in_two_journals_is_settled_in_both_by_what_the_further_one_says(
+    place: Place,
+) -> None:
+    """An adoption was cut off in between: whichever copy is adopted next, it says the same."""
+    files = [place.journal(number) for number in range(2)]
+    both, done = doubtful("a"), doubtful("b")
+    for file in files:
+        file.together([lambda file=file: file.add([both, done])])  # type: ignore[misc]
+    image = CreatedImage("b", CREATED, "alice")
+    at = datetime.now(UTC)
+    files[1].together(
+        [
+            lambda: files[1].settle(done.id, image, at=at),
+            lambda: files[1].deliver([done.id]),
+        ]
+    )
+    assert place.run("journal", "settle", both.id, "--abandoned").returncode == 0
+    told = place.run("journal", "settle", done.id, "--created-at", CREATED, "--project", "bob")
+    assert (told.returncode, sentence(told)) == (
+        1,
+        "The entry is not in doubt: it is delivered.",
+    )
+    states = [[row.state.value for row in file.everything()] for file in files]
+    assert states == [["abandoned", "in_doubt"], ["abandoned", "delivered"]]
+    for file in files:
+        file.close()
+
+
+def adopt_meanwhile(here: JournalFile, dead: JournalFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a dead worker's journal adopted when a command, in this process, comes to it."""
+    opened = cli_journal._opened  # noqa: SLF001 - between two of its looks
+
+    @contextmanager
+    def adopt_then_open(path: Path) -> Iterator[JournalFile]:
+        if path == dead.path:
+            handover = Handover(dead, ended_after=datetime.now(UTC) - timedelta(hours=1))
+            while (page := handover.page()) is not None:
+                here.together([lambda rows=page.rows: here.adopt(rows, None, is_owed=False)])  # type: ignore[misc]
+                handover.forget(page)
+        with opened(path) as file:
+            yield file
+
+    monkeypatch.setattr(cli_journal, "_opened", adopt_then_open)
+
+
+def test_an_entry_that_is_being_adopted_is_looked_for_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, dead = place.journal(0), place.journal(1)
+    entry = in_doubt(dead, "a")
+    adopt_meanwhile(here, dead, monkeypatch)
+    assert main(["journal", "settle", entry, "--abandoned", "--config", str(place.file)]) == 0
+    assert [row.state for row in here.everything()] == [EntryState.ABANDONED]
+    here.close()
+    dead.close()
+
+
+def test_what_is_being_adopted_is_put_again_too(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, dead = place.journal(0), place.journal(1)
+    row = completed("a", state=EntryState.DELIVERED, ended_at=datetime.now(UTC))
+    dead.together([lambda: dead.add([row])])
+    adopt_meanwhile(here, dead, monkeypatch)
+    assert main(["journal", "redeliver", "--config", str(place.file)]) == 0
+    page = here.owed.page(at_most=9)
+    assert page is not None
+    assert [row.image_id for row in page.rows] == ["a"]
+    here.close()
+    dead.close()
+
+
+def test_what_a_host_that_is_gone_had_delivered_is_put_again(place: Place, tmp_path: Path) -> None:
+    """Nobody knows whether the server that took it is still the one."""
+    gone = Place(tmp_path / "gone")
+    now = datetime.now(UTC)
+    rows = [completed(str(n), state=EntryState.DELIVERED, ended_at=now) for n in range(450)]
+    there = gone.journal()
+    there.together(
+        [
+            lambda: there.remember_identity("one", and_put_again=False),
+            lambda: there.add(rows),
+        ]
+    )
+    there.close()
+    here = place.journal()
+    here.together([lambda: here.remember_identity("one", and_put_again=False)])
+    here.close()
+    told = place.run("journal", "adopt", str(gone.home / "journal"))
+    assert told.stdout.startswith("450 entries adopted")
+    here = place.journal()
+    owed = set()
+    while (page := here.owed.page(at_most=100)) is not None:
+        owed |= {row.id for row in page.rows}
+        here.together([lambda page=page: here.owed.pay(page)])  # type: ignore[misc]
+    assert owed == {row.id for row in rows}
+    here.close()
+
+
+def test_what_is_delivered_or_parked_is_put_again_by_hand_though_it_is_being_adopted(
+    place: Place,
+) -> None:
+    here, dead = place.journal(0), place.journal(1)
+    now = datetime.now(UTC)
+    delivered = completed("a", state=EntryState.DELIVERED, ended_at=now)
+    for file in (here, dead):
+        rows = [delivered, completed("b", ended_at=now, reason="refused")]
+        file.together([lambda file=file, rows=rows: file.add(rows)])  # type: ignore[misc]
+    dead.leave()
+    told = place.run("journal", "redeliver")
+    assert told.stdout == "4 entries are delivered again by a running relproxy\n"
+    for file in (here, dead):
+        assert file.owed.is_any()
+        assert [row.image_id for row in file.pending(at_most=9)] == ["b"]
+        file.close()
 
 
 async def lost_with_the_disk(place: Place, store: Store, image_id: str) -> None:

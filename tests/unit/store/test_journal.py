@@ -25,8 +25,9 @@ from relproxy.model import (
 from relproxy.store.base import Entry, EntryKind, EntryState
 from relproxy.store.journal import NEXT, LocalJournal, before, new_entry
 from relproxy.store.journal_file import JournalFile
+from relproxy.store.journal_handover import HandedPage
 from relproxy.store.journal_row import SELECT_ENTRY, WrongStateError
-from tests.entries import doubtful
+from tests.entries import completed, doubtful
 
 EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
 CAPTURE = Capture(Instance(EAST, "123"), Grade.VOUCHED)
@@ -220,7 +221,7 @@ async def test_entries_in_doubt_are_counted_and_gone_through_a_registry_at_a_tim
     journal: LocalJournal,
 ) -> None:
     rows = [doubtful(None, registry=name) for name in ("glance", "gone", "glance", "glance")]
-    await journal.adopt(rows)
+    await journal.adopt(HandedPage(rows, None, is_owed=False))
     await reach(journal, EntryState.COMPLETED)
     assert await journal.doubts() == {"glance": 3, "gone": 1}
     first = await journal.in_doubt("glance", at_most=2)
@@ -293,12 +294,18 @@ async def test_what_was_delivered_is_put_again_for_another_server_and_forgotten_
 ) -> None:
     await reach(journal, EntryState.DELIVERED)
     await reach(journal, EntryState.ABANDONED)
-    assert await journal.remember_identity("one", and_put_again=False) == 0
+    await journal.remember_identity("one", and_put_again=False)
     assert await journal.identity() == "one"
+    assert await journal.owed() is None
+    await journal.remember_identity("two", and_put_again=True)
+    # It isn't pending: what has become of its image since is the store's to say.
     assert await journal.pending() == []
-    assert await journal.remember_identity("two", and_put_again=True) == 1
-    (row,) = await journal.pending()
-    await journal.deliver([row])
+    page = await journal.owed()
+    assert page is not None
+    assert [row.state for row in page.rows] == [EntryState.DELIVERED]
+    assert await journal.purge(ended_before=datetime.now(UTC) + timedelta(hours=1)) == 0
+    await journal.pay(page)
+    assert await journal.owed() is None
     assert await journal.purge(ended_before=datetime.now(UTC) - timedelta(hours=1)) == 0
     assert await journal.purge(ended_before=datetime.now(UTC) + timedelta(hours=1)) == 2
 
@@ -308,10 +315,35 @@ async def test_adopting_twice_changes_nothing(journal: LocalJournal, tmp_path: P
     await reach(other, EntryState.COMPLETED)
     rows = await other.pending()
     await other.close()
-    await journal.adopt(rows)
+    page = HandedPage(rows, None, is_owed=False)
+    await journal.adopt(page)
     await journal.deliver(rows)
-    await journal.adopt(rows)
+    await journal.adopt(page)
     assert await journal.pending() == []
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "holds"),
+    [
+        (EntryState.BEGUN, EntryState.IN_DOUBT, EntryState.IN_DOUBT),
+        (EntryState.IN_DOUBT, EntryState.BEGUN, EntryState.IN_DOUBT),
+        (EntryState.IN_DOUBT, EntryState.COMPLETED, EntryState.COMPLETED),
+        (EntryState.COMPLETED, EntryState.DELIVERED, EntryState.DELIVERED),
+        (EntryState.DELIVERED, EntryState.COMPLETED, EntryState.DELIVERED),
+        (EntryState.COMPLETED, EntryState.ABANDONED, EntryState.ABANDONED),
+        (EntryState.ABANDONED, EntryState.IN_DOUBT, EntryState.ABANDONED),
+    ],
+)
+def test_of_two_copies_of_an_entry_the_further_one_holds(
+    path: Path, here: EntryState, there: EntryState, holds: EntryState
+) -> None:
+    first = completed("a", state=here)
+    second = replace(first, state=there, project="bob", reason="there")
+    file = JournalFile(path)
+    file.together([lambda: file.add([first])])
+    file.together([lambda: file.adopt([second], None, is_owed=False)])
+    assert file.everything() == [second if holds is there else first]
+    file.close()
 
 
 async def test_a_closed_journal_refuses(path: Path) -> None:

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import logging
 import random
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from relproxy.store.journal_room import (
     remove,
 )
 from relproxy.store.journal_row import Row
-from tests.entries import doubtful
+from tests.entries import completed, doubtful
 
 
 @pytest.fixture(autouse=True)
@@ -168,6 +171,48 @@ def test_a_broken_journal_is_set_aside_and_what_can_be_read_is_carried_over(
     assert files_in(tmp_path) == [slot.path]
     told = [record.message for record in caplog.records]
     assert told == ["journal is broken", "journal set aside"]
+
+
+def test_what_is_salvaged_as_delivered_is_put_again(tmp_path: Path) -> None:
+    """To which server it went may be in the part that is lost."""
+    slot = room(tmp_path).claim()
+    file = JournalFile(slot.path)
+    delivered = completed("a", state=EntryState.DELIVERED, ended_at=datetime.now(UTC))
+    file.together([lambda: file.add([delivered])])
+    file.close()
+    spoil_index(slot.path, "entry_begun")
+    renewed = open_journal(slot)
+    assert slot.was_broken
+    page = renewed.owed.page(at_most=9)
+    assert page is not None
+    assert [r.image_id for r in page.rows] == ["a"]
+    renewed.close()
+
+
+def test_a_journal_in_its_millions_is_salvaged_from_its_first_entry_on(tmp_path: Path) -> None:
+    slot = room(tmp_path).claim()
+    file = JournalFile(slot.path)
+    file.together([lambda: file.add([row("a"), row("b")])])
+    file.close()
+    with closing(sqlite3.connect(slot.path)) as database:
+        database.execute("UPDATE entry SET sequence = sequence + 1000000000000")
+        database.commit()
+    spoil_index(slot.path, "entry_in_doubt")
+    renewed = open_journal(slot)
+    assert slot.salvaged == 2
+    renewed.close()
+
+
+def spoil_index(path: Path, name: str) -> None:
+    """Break a file where no entry is lost by it."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        found = database.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,))
+        page = found.fetchone()[0]
+        size = database.execute("PRAGMA page_size").fetchone()[0]
+    content = bytearray(path.read_bytes())
+    content[(page - 1) * size : (page - 1) * size + 64] = b"\xff" * 64
+    path.write_bytes(content)
 
 
 def test_however_a_journal_is_broken_there_is_one_again(tmp_path: Path, seed: int) -> None:

@@ -216,12 +216,56 @@ async def test_another_server_gets_everything_again(setting: Setting) -> None:
     await setting.taken(["a", "b"])
     setting.store.identity = "two"
     await setting.taken(["a", "b", "a", "b"])
-    assert setting.metrics.collectors.get_sample_value("relproxy_relay_put_again_total") == 2
+    again = setting.metrics.collectors.get_sample_value
+    await until(lambda: again("relproxy_relay_put_again_total") == 2)
     await setting.create("c")
     await setting.taken(["a", "b", "a", "b", "c"])
 
 
-async def test_no_create_is_confirmed_by_a_server_that_may_lack_the_earlier_ones(
+async def test_a_new_create_does_not_wait_until_everything_was_put_again(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relproxy.store.journal._BATCH", 3)
+    setting.store.identity = "one"
+    names = [f"{number:02}" for number in range(30)]
+    for name in names:
+        await setting.create(name)
+    await setting.relay.flush()
+    setting.store.taken.clear()
+    setting.store.identity = "two"
+    new = asyncio.create_task(setting.create("new"))
+    setting.start()
+    assert await new is Delivery.CONFIRMED
+    await until(lambda: len(setting.store.taken) >= 31)
+    taken = [name for name in dict.fromkeys(setting.store.taken) if name != "new"]
+    # The newest first: those are what a standby lacks.
+    assert taken[:6] == ["27", "28", "29", "24", "25", "26"]
+    assert sorted(taken) == names
+    assert setting.store.taken.index("new") < 12
+    assert await setting.journal.pending() == []
+
+
+@pytest.mark.parametrize("never", [True, False])
+async def test_what_another_server_refuses_is_put_as_if_for_the_first_time(
+    setting: Setting, *, never: bool
+) -> None:
+    setting.store.identity = "one"
+    for name in ("a", "b", "c"):
+        await setting.create(name)
+    await setting.relay.flush()
+    setting.store.taken.clear()
+    setting.store.identity = "two"
+    (setting.store.unfit if never else setting.store.refused).add("b")
+    setting.start()
+    await until(lambda: setting.store.taken == ["a", "c"])
+    if never:
+        await setting.pending([])
+        assert await setting.journal.count_parked() == 1
+    else:
+        await setting.pending(["b"])
+
+
+async def test_no_create_is_confirmed_by_a_server_that_may_lack_the_last_ones(
     setting: Setting,
 ) -> None:
     setting.store.identity = "one"
