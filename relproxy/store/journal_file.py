@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ _LOG = logging.getLogger(__name__)
 
 # `relproxy journal settle` writes beside the worker.
 _BUSY_TIMEOUT_S = 5.0
+_BUSY_PAUSE_S = 0.01
 _LOST = "the journal has lost a part of what it says"
 _INSERT = (
     f"INSERT OR IGNORE INTO entry ({COLUMNS}) "  # noqa: S608 - a constant
@@ -71,9 +73,7 @@ class JournalFile:
             path, isolation_level=None, timeout=_BUSY_TIMEOUT_S, check_same_thread=False
         )
         try:
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            bring_up_to_date(self._connection, path)
+            self._prepare()
             self._check()
             self.owed = Owed(self._connection)
         except BaseException:
@@ -81,6 +81,25 @@ class JournalFile:
             raise
         # The file's name has to survive power loss too, not only what is in it.
         sync_directory(path.parent)
+
+    def _prepare(self) -> None:
+        """Make the file durable and bring it up to date.
+
+        SQLite doesn't wait where two switch to WAL at once, or where the last one closes it: it
+        says that the file is locked.
+        """
+        deadline = time.monotonic() + _BUSY_TIMEOUT_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = FULL")
+                bring_up_to_date(self._connection, self.path)
+            except sqlite3.OperationalError as failure:
+                if not _is_busy(failure) or time.monotonic() > deadline:
+                    raise
+                time.sleep(_BUSY_PAUSE_S)
+            else:
+                return
 
     def close(self) -> None:
         """Close the file; what was committed is safe without."""
@@ -359,6 +378,11 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_busy(failure: sqlite3.Error) -> bool:
+    # The low byte is the kind: https://www.sqlite.org/rescode.html
+    return getattr(failure, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _is_of_the_disk(failure: Exception) -> bool:

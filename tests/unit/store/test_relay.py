@@ -320,7 +320,8 @@ async def put_apart(setting: Setting) -> int:
     names = [str(number) for number in range(100)]
     setting.store.refused = set(names)
     for name in names:
-        await setting.create(name)
+        entry = await setting.journal.begin(Intent("glance", "alice", None, name))
+        await setting.journal.complete(entry, CreatedImage(name, CREATED, None))
     setting.relay._failures = 3  # noqa: SLF001 - it puts apart then
     with pytest.raises(StoreUnavailableError):
         await setting.relay._deliver(looks=False)  # noqa: SLF001
