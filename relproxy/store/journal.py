@@ -10,13 +10,15 @@ itself is asked (`relproxy/settlement.py`) or a person says what is so.
 
     BEGUN ----> COMPLETED ----> DELIVERED ----> (kept for a while, then forgotten)
       | |           ^  ^            |
-      | |           |  +------------+  the store's server was replaced by one that may lack it
+      | |           |  +------------+  it was put again to another server, which didn't take it
       | +-> IN_DOUBT+
       |         |
       +---------+-> ABANDONED
 
-An entry that the store refuses whatever its state is parked: COMPLETED, and passed over by the
-relay until a person settles it. Everybody who reads the journals still sees it.
+What was delivered to a server that was replaced since is put again, and stays DELIVERED meanwhile
+(`journal_owed.py`). An entry that the store never takes is parked: COMPLETED, and passed over by
+the relay until a person settles it; everybody who reads the journals still sees it. A completed one
+of which the disk has lost a part is IN_DOUBT again.
 
 A change of an owner goes the same way. A deletion is written down once it is done: it begins as
 COMPLETED.

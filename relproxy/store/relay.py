@@ -209,6 +209,9 @@ class Relay:
             taken = await self._put_apart(rows, held, None if moved else started + _APART_S)
             moved += taken
             stays += len(rows) - taken
+            if moved and (not held or time.monotonic() > started + _APART_S):
+                # The rest is delivered as ever, or once it is put apart again.
+                break
         if not moved:
             raise StoreUnavailableError("The store takes none of the journal's entries.")
         return moved

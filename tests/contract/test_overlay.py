@@ -272,6 +272,22 @@ def passed_on(host: Host) -> list[Row]:
     ]
 
 
+async def test_a_project_with_very_much_that_is_pending_is_one_with_too_many_images(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list is walked then, and what is pending read by its pages."""
+    monkeypatch.setattr("relproxy.store.overlay._PENDING_AT_MOST", 3)
+    for number in range(4):
+        if number == 3:
+            found = await host.overlay.images_of_project("glance", "alice", at_most=9)
+            assert set(found or ()) == {image(n) for n in range(3)}
+        host.add(image(number), number)
+    assert await host.overlay.images_of_project("glance", "alice", at_most=9) is None
+    owners = await host.overlay.owners("glance", [image(3)])
+    assert owners[image(3)].project == "alice"
+    assert len(await host.pages(limit=9)) == 4
+
+
 def deliver_after(
     read: str, host: Host, rows: Sequence[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:

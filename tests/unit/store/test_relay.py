@@ -348,6 +348,28 @@ async def test_what_the_store_never_takes_is_parked_and_delays_nothing(
     await until(lambda: shown("relproxy_journal_parked") == 20)
 
 
+async def test_entries_that_keep_coming_are_put_as_ever_once_the_bad_ones_are_parked(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting.store.unfit = {"bad"}
+    await setting.create("bad")
+    await setting.create("good")
+    put = setting.store.put
+
+    async def put_and_come(changes: Sequence[Change]) -> str | None:
+        name = f"another-{setting.store.asked}"
+        identity = await put(changes)
+        entry = await setting.journal.begin(Intent("glance", "alice", None, name))
+        await setting.journal.complete(entry, CreatedImage(name, CREATED, None))
+        return identity
+
+    monkeypatch.setattr(setting.store, "put", put_and_come)
+    async with asyncio.timeout(PATIENCE_S):
+        await setting.relay._deliver(looks=False)  # noqa: SLF001
+    assert setting.store.taken == ["good"]
+    assert len(await setting.journal.pending()) == 1
+
+
 async def test_an_entry_that_lost_what_it_says_ends_nothing_and_is_in_doubt_again(
     setting: Setting, tmp_path: Path
 ) -> None:
