@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -228,8 +228,7 @@ async def test_a_new_create_does_not_wait_until_everything_was_put_again(
     monkeypatch.setattr("relproxy.store.journal._BATCH", 3)
     setting.store.identity = "one"
     names = [f"{number:02}" for number in range(30)]
-    for name in names:
-        await setting.create(name)
+    await completed_ones(setting, names)
     await setting.relay.flush()
     setting.store.taken.clear()
     setting.store.identity = "two"
@@ -306,8 +305,7 @@ async def test_entries_that_the_store_does_not_take_hold_up_no_other_however_man
     monkeypatch.setattr("relproxy.store.journal._BATCH", 5)
     stuck = [f"stuck-{number}" for number in range(12)]
     setting.store.refused = set(stuck)
-    for name in (*stuck, "good"):
-        await setting.create(name)
+    await completed_ones(setting, [*stuck, "good"])
     setting.start()
     await until(lambda: setting.store.taken == ["good"])
     setting.store.refused = set()
@@ -315,13 +313,18 @@ async def test_entries_that_the_store_does_not_take_hold_up_no_other_however_man
     assert setting.store.taken == ["good", *stuck]
 
 
+async def completed_ones(setting: Setting, names: Iterable[str]) -> None:
+    """Write creates into the journal, of which no client waits for the store."""
+    for name in names:
+        entry = await setting.journal.begin(Intent("glance", "alice", None, name))
+        await setting.journal.complete(entry, CreatedImage(name, CREATED, None))
+
+
 async def put_apart(setting: Setting) -> int:
     """Have many entries put apart to a store that takes none; return how often it was asked."""
     names = [str(number) for number in range(100)]
     setting.store.refused = set(names)
-    for name in names:
-        entry = await setting.journal.begin(Intent("glance", "alice", None, name))
-        await setting.journal.complete(entry, CreatedImage(name, CREATED, None))
+    await completed_ones(setting, names)
     setting.relay._failures = 3  # noqa: SLF001 - it puts apart then
     with pytest.raises(StoreUnavailableError):
         await setting.relay._deliver(looks=False)  # noqa: SLF001
@@ -334,9 +337,7 @@ async def test_what_the_store_never_takes_is_parked_and_delays_nothing(
     setting.relay._confirm_wait_s = PATIENCE_S  # noqa: SLF001 - not even a little
     setting.store.unfit = {f"bad-{number}" for number in range(20)}
     names = [f"{kind}-{number}" for number in range(20) for kind in ("good", "bad")]
-    for name in names:
-        entry = await setting.journal.begin(Intent("glance", "alice", None, name))
-        await setting.journal.complete(entry, CreatedImage(name, CREATED, None))
+    await completed_ones(setting, names)
     setting.start()
     assert await setting.create("last") is Delivery.CONFIRMED
     assert setting.relay.is_well
