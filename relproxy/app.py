@@ -322,6 +322,7 @@ def _parts(
     recording = Recording(
         upstreams,
         RelayedJournal(recorder.journal, recorder.relay),
+        recorder.overlay,
         configuration.limits,
         recorder.metrics,
         goes_on_unrecorded=configuration.journal.when_unwritable == "forward",

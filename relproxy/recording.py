@@ -23,6 +23,7 @@ from relproxy.errors import (
     JournalUnavailableError,
     NothingSentError,
     RelproxyError,
+    StoreUnavailableError,
 )
 from relproxy.exchange import Exchange
 from relproxy.failpoints import failpoint
@@ -31,10 +32,12 @@ from relproxy.filters.headers import resized_headers, whole_body_headers
 from relproxy.messages import Response, ResponseHead, Sender
 from relproxy.metrics import Metrics
 from relproxy.model import Capture, ImageKey, Intent
-from relproxy.store.base import Delivery, Entry, EntryKind, Journal
+from relproxy.store.base import Delivery, Entry, EntryKind, Journal, OwnerLookup
 
 _LOG = logging.getLogger(__name__)
 
+# A deletion waits no longer for a store that is slow: its record is found without, if less exactly.
+_LOOKED_UP_S = 1.0
 # What a registry answers before it looks at what a PATCH of an owner would do: anybody can have it
 # answered so, as often as he likes.
 _NOTHING_WAS_DONE = frozenset({400, 401, 404, 405, 406, 411, 413, 414, 415, 417, 429, 431})
@@ -49,6 +52,7 @@ class Recording:
 
     upstreams: Mapping[str, Sender]
     journal: Journal
+    owners: OwnerLookup
     limits: Limits
     metrics: Metrics
     goes_on_unrecorded: bool
@@ -147,15 +151,26 @@ class Recording:
     async def deletion(self, exchange: Exchange, body: bytes, created_at: str | None) -> Response:
         """Forward a DELETE of an image, and record that the registry has deleted it.
 
-        `created_at` is the image's, where relproxy has seen it.
+        `created_at` is the image's, where relproxy has seen it; else its record says it, so that no
+        image that is created anew under the id is taken for the one that is gone.
         """
+        image_id = (exchange.match.operation.image_id or "").lower()
+        created_at = created_at or await self._recorded_at(exchange.registry, image_id)
         head, answer = await self._exchanged(exchange, body)
         if head.status != HTTPStatus.NO_CONTENT:
             return whole(head, answer)
-        image_id = (exchange.match.operation.image_id or "").lower()
         await self._bury(exchange.registry, ImageKey(image_id, created_at))
         # As it was said: with no length, because there is no body.
         return Response(head, answer)
+
+    async def _recorded_at(self, registry: str, image_id: str) -> str | None:
+        """Return the `created_at` of an image's record; None without one, or a store in time."""
+        try:
+            async with asyncio.timeout(_LOOKED_UP_S):
+                found = (await self.owners.owners(registry, (image_id,))).get(image_id)
+        except (StoreUnavailableError, TimeoutError):
+            return None
+        return found.created_at if found is not None else None
 
     async def _bury(self, registry: str, image: ImageKey) -> None:
         try:
