@@ -262,7 +262,7 @@ class Settlement:
         else:
             shown = await self._shown(asked, row.image_id)
             if shown is None:
-                await self._absent(asked, row)
+                await self._absent(asked, row, at)
                 return
             image = shown
         await self._complete(row, image, at)
@@ -284,9 +284,10 @@ class Settlement:
         self._metrics.journal_settled.labels(row.registry, result).inc()
         _LOG.info("entry settled", extra={"entry": row.id, "result": result, "reason": reason})
 
-    async def _absent(self, asked: Asked, row: Row) -> None:
+    async def _absent(self, asked: Asked, row: Row, at: datetime) -> None:
+        """Give an entry up, if the registry was asked late enough to have made its image."""
         _check_shown(asked)
-        if datetime.now(UTC) - row.begun_at < self._abandon_after:
+        if at - row.begun_at < self._abandon_after:
             raise Unsettled("The registry has no such image yet, and may still be at work on it.")
         await self._ended(row, "abandoned", "the registry has no such image")
 

@@ -223,7 +223,8 @@ def _stranger(document: Mapping[str, Any]) -> Image:
     return Image(
         id=document["id"],
         name=document["name"],
-        owner=document["owner"] or "stranger",
+        # Whatever it is called there: the projects of a story have names of their own.
+        owner=f"stranger {document['owner']}",
         record=None,
         visibility=document["visibility"],
         created=datetime.fromisoformat(document["created_at"]),
