@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,8 +19,6 @@ from pydantic_core import ErrorDetails
 
 from relproxy.config import Configuration, Registry
 from relproxy.errors import ConfigurationError
-from relproxy.model import Tenancy
-from relproxy.networks import Network, parse_address
 
 PathParts = tuple[str | int, ...]
 _Problem = tuple[PathParts, str]
@@ -42,91 +39,6 @@ def load_configuration(path: Path) -> Configuration:
         reason = failure.strerror if isinstance(failure, OSError) else "it is not UTF-8"
         raise ConfigurationError((f"{path}: can't be read: {reason}.",)) from failure
     return _checked(text, str(path))
-
-
-def warnings(configuration: Configuration) -> Iterator[str]:
-    """Yield a sentence for each thing that is allowed, and probably not meant."""
-    identity, trusted = configuration.identity, configuration.trusted_sources
-    if identity.keystone is None and not identity.trusted_networks:
-        yield (
-            "identity.keystone is left out and identity.trusted_networks is empty: nobody is "
-            "vouched for, so lists show public images at most."
-        )
-    if not (trusted.networks or trusted.roles or trusted.service_roles):
-        yield (
-            "trusted_sources is empty: instance metadata headers count for nothing, only claims "
-            "in request bodies are recorded."
-        )
-    for where, url in _keystones(configuration):
-        if url.startswith("http://") and not _is_loopback(url):
-            yield f"{where}.auth_url is http: tokens and passwords can be read on the network."
-    if configuration.journal.abandon_after_s <= configuration.timeouts.read_s:
-        yield (
-            "journal.abandon_after_s is not over timeouts.read_s: a create may be given up while "
-            "the registry is still at work on it, and its image then has no record."
-        )
-    yield from _warnings_about_fronts(configuration)
-    yield from _shadow_warnings(configuration)
-
-
-def _warnings_about_fronts(configuration: Configuration) -> Iterator[str]:
-    fronts = configuration.fronts.networks
-    if not fronts:
-        return
-    by_header = configuration.fronts.header != "none"
-    if not by_header and not any(each.proxy_protocol for each in configuration.listeners):
-        yield (
-            "fronts.networks has no meaning without fronts.header or a listener with "
-            "proxy_protocol: a front itself is then the source of all that it passes on."
-        )
-        return
-    for setting, networks in _trusting(configuration):
-        if any(_overlap(network, front) for network in networks for front in fronts):
-            yield (
-                f"{setting} overlaps fronts.networks: what a front passes on comes from whom it "
-                "names, and counts as the front's own, and is trusted, only where it names nobody."
-            )
-
-
-def _trusting(configuration: Configuration) -> Iterator[tuple[str, tuple[Network, ...]]]:
-    """Yield every setting that decides by the source address."""
-    yield "identity.trusted_networks", configuration.identity.trusted_networks
-    yield "trusted_sources.networks", configuration.trusted_sources.networks
-    for index, route in enumerate(configuration.routes):
-        if route.network is not None:
-            yield f"routes[{index}].network", (route.network,)
-
-
-def _overlap(one: Network, other: Network) -> bool:
-    return one.network_address in other or other.network_address in one
-
-
-def _keystones(configuration: Configuration) -> Iterator[tuple[str, str]]:
-    keystone = configuration.identity.keystone
-    if keystone is not None:
-        yield "identity.keystone.credentials", keystone.credentials.auth_url
-    for registry in configuration.registries:
-        if registry.credentials is not None:
-            yield f"credentials of registry '{registry.name}'", registry.credentials.auth_url
-
-
-def _is_loopback(url: str) -> bool:
-    address = parse_address((urlsplit(url).hostname or "").strip("[]"))
-    return urlsplit(url).hostname == "localhost" or (address is not None and address.is_loopback)
-
-
-def _shadow_warnings(configuration: Configuration) -> Iterator[str]:
-    for route in configuration.routes:
-        if route.mode != "shadow":
-            continue
-        registry = configuration.registry_of(route)
-        warning = (
-            f"route '{route.name}' is in shadow: nothing is hidden or refused there, it is only "
-            "counted and logged."
-        )
-        if registry.tenancy is Tenancy.RELPROXY:
-            warning += f" Registry '{registry.name}': every caller is this registry's admin."
-        yield warning
 
 
 def _checked(text: str, name: str) -> Configuration:

@@ -58,17 +58,19 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "store.postgres_changes": ("store.packing", "store.postgres_changes_sql", *VALUES),
     "store.postgres_changes_sql": ("store.packing", *VALUES),
+    "store.journal_disk": (),
     "store.journal_schema": ("store.schema_versions",),
     "store.journal_row": ("store.base", *VALUES),
     "store.journal_owed": ("store.base", "store.journal_row"),
     "store.journal_file": (
-        *("store.base", "store.journal_owed", "store.journal_row", "store.journal_schema", *VALUES),
+        *("store.base", "store.journal_disk", "store.journal_owed", "store.journal_row"),
+        *("store.journal_schema", *VALUES),
     ),
-    "store.journal_salvage": ("store.journal_row",),
+    "store.journal_salvage": ("store.journal_disk", "store.journal_file", "store.journal_row"),
     "store.journal_handover": ("store.journal_file", "store.journal_row"),
     "store.journal_room": (
-        *("store.journal_file", "store.journal_row", "store.journal_salvage"),
-        *("store.journal_schema", *VALUES),
+        *("store.journal_disk", "store.journal_file", "store.journal_row"),
+        *("store.journal_salvage", "store.journal_schema", *VALUES),
     ),
     "store.journal": (
         *("failpoints", "store.base", "store.journal_file", "store.journal_handover"),
@@ -90,6 +92,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "config_identity": ("config_types", *VALUES),
     "config": ("config_identity", "config_types", *VALUES),
     "config_file": ("config", *VALUES),
+    "config_warnings": ("config", *VALUES),
     "stores": (
         *("config", "store.base", "store.postgres", "store.postgres_pool", "store.sqlite"),
         *("store.sqlite_reader", *VALUES),
@@ -186,10 +189,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "cli.explain": (*("admin.explain", "app", "cli.verbs", "config_file", "explanation", *VALUES),),
     "cli.serve": (
-        *("app", "config", "config_file", "logs", "metrics", "sockets", "supervisor", "tasks"),
+        *("app", "config", "config_file", "config_warnings", "logs", "metrics", "sockets"),
+        *("supervisor", "tasks"),
         *("worker", *VALUES),
     ),
     "cli.store": ("app", "cli.verbs", "config_file", "store.copying", "stores", *VALUES),
+    "cli.check": ("cli.verbs", "config_file", "config_warnings", *VALUES),
     "cli.*": ("app", "cli.verbs", "config", "config_file", "logs", "stores", *VALUES),
     "__main__": ("__version__", "cli"),
 }

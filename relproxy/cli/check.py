@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from relproxy.config_file import load_configuration, warnings
+from relproxy.config_file import load_configuration
+from relproxy.config_warnings import warnings
 from relproxy.errors import ConfigurationError
 
 

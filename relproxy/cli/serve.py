@@ -12,7 +12,8 @@ from pathlib import Path
 
 from relproxy.app import running
 from relproxy.config import Configuration
-from relproxy.config_file import load_configuration, warnings
+from relproxy.config_file import load_configuration
+from relproxy.config_warnings import warnings
 from relproxy.errors import RelproxyError
 from relproxy.logs import write_log
 from relproxy.metrics import count_in_slot

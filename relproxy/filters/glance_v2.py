@@ -12,27 +12,26 @@ import re
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote_plus, urlsplit
+from urllib.parse import quote, unquote_plus
 
 import msgspec
 
 from relproxy.errors import BadRequestError, RegistryGarbageError
 from relproxy.filters.base import UNKNOWN, BodyEffect, CreateBody, Operation, Page, Row
 from relproxy.filters.capture import BodyMetadata
+from relproxy.filters.glance_v2_page import read_facts, read_page, write_page
 from relproxy.filters.glance_v2_table import TableRow, image_id_in, matching_rows
 from relproxy.filters.json_edit import (
     NotJSONError,
-    Raw,
     RepeatedKeyError,
     decoded_value,
-    document_without_repeats,
     render_object,
     shallow_object,
     strict_document,
 )
 from relproxy.filters.links import prefixed_url
 from relproxy.filters.negotiation import preferred
-from relproxy.filters.query import ListQuery, shown_query
+from relproxy.filters.query import ListQuery
 from relproxy.filters.target import Target, canonical_path
 from relproxy.filters.visibility import ImageFacts
 from relproxy.messages import Headers
@@ -61,22 +60,6 @@ _NOBODYS_ATTRIBUTES = frozenset(
 )  # fmt: skip
 _PRIVATE = (None, "private", "shared")
 _OWN_IMPORT_METHOD = "glance-direct"
-
-_IMAGES = "/v2/images"
-
-
-class _ListedImage(msgspec.Struct):
-    """The members of an image that the rule looks at."""
-
-    id: str
-    visibility: str
-    created_at: str
-    owner: str | None = None
-
-
-_LISTED_IMAGE = msgspec.json.Decoder(_ListedImage)
-_ROWS = msgspec.json.Decoder(list[Raw])
-_HIDDEN = ImageFacts(None, None, None, None)
 
 
 class GlanceV2:
@@ -154,7 +137,7 @@ class GlanceV2:
 
     def image_facts(self, body: bytes) -> ImageFacts:
         """Read the members of one image that the rule looks at."""
-        facts = _facts(body)
+        facts = read_facts(body)
         if facts.id is None:
             raise RegistryGarbageError("The registry's answer is not an image.")
         return facts
@@ -175,32 +158,13 @@ class GlanceV2:
 
     def page(self, body: bytes) -> Page:
         """Read a list response, each image as its own bytes."""
-        try:
-            # What stays raw is not decoded below, and a lenient reader may find a quote in it.
-            body.decode("utf-8", "strict")
-            envelope = shallow_object(body)
-            raws = _ROWS.decode(envelope["images"])
-            following = decoded_value(envelope["next"]) if "next" in envelope else None
-        except (NotJSONError, KeyError, ValueError, RecursionError) as failure:
-            raise RegistryGarbageError("The registry's answer is not an image list.") from failure
-        rows = tuple(Row(_facts(bytes(raw)), bytes(raw)) for raw in raws)
-        return Page(rows, _marker_in(following), envelope)
+        return read_page(body)
 
     def render_page(
         self, page: Page, rows: tuple[Row, ...], *, query: ListQuery, next_marker: str | None
     ) -> bytes:
-        """Write the envelope again, with these images and the client's query in its links.
-
-        The links stay relative to the endpoint, whatever prefix a route has: that is how every
-        client of Glance reads them (docs/decisions/0003-links-behind-a-prefix.md).
-        """
-        members = dict(_envelope(page))
-        members["images"] = Raw(b"[" + b", ".join(row.raw for row in rows) + b"]")
-        members["first"] = _link(shown_query(query, marker=None))
-        members.pop("next", None)
-        if next_marker is not None:
-            members["next"] = _link(shown_query(query, marker=next_marker))
-        return render_object(members)
+        """Write the envelope again, with these images and the client's query in its links."""
+        return write_page(page, rows, query=query, next_marker=next_marker)
 
     def is_unknown_marker(self, status: int, body: bytes) -> bool:
         """Glance answers 400 for a marker that doesn't exist and 403 for one that is foreign."""
@@ -338,50 +302,6 @@ def _import_effect(document: dict[str, Any]) -> BodyEffect | None:
     if name == _OWN_IMPORT_METHOD:
         return None
     return BodyEffect(f"import by any method but '{_OWN_IMPORT_METHOD}'")
-
-
-def _facts(raw: bytes) -> ImageFacts:
-    """Read an image; one that two readers may read differently is hidden."""
-    try:
-        image = _LISTED_IMAGE.decode(raw)
-        if not _is_unambiguous(raw):
-            document_without_repeats(raw)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return _HIDDEN
-    return ImageFacts(image.id, image.owner, image.visibility, image.created_at)
-
-
-def _is_unambiguous(raw: bytes) -> bool:
-    """Tell cheaply that no key the rule looks at can be there twice; False means: not sure."""
-    if b"\\" in raw:
-        return False
-    return all(
-        raw.count(key) <= 1 for key in (b'"id"', b'"owner"', b'"visibility"', b'"created_at"')
-    )
-
-
-def _envelope(page: Page) -> dict[str, Raw]:
-    if not isinstance(page.envelope, dict):
-        raise TypeError("the page was not read by this dialect")
-    return page.envelope
-
-
-def _link(query: str) -> Raw:
-    return Raw(json.dumps(f"{_IMAGES}?{query}" if query else _IMAGES).encode())
-
-
-def _marker_in(following: object) -> str | None:
-    if following is None:
-        return None
-    try:
-        markers = (
-            parse_qs(urlsplit(following).query)["marker"] if isinstance(following, str) else []
-        )
-        return markers[-1]
-    except (ValueError, LookupError) as failure:
-        raise RegistryGarbageError(
-            "The registry's link to the next page names no image."
-        ) from failure
 
 
 def _prefixed(value: Any, prefix: str) -> Any:  # noqa: ANN401 - JSON

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,10 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from relproxy.model import (
-    CreatedImage,
-)
+from relproxy.model import CreatedImage
 from relproxy.store.base import EntryState
+from relproxy.store.journal_disk import is_busy, is_of_the_disk, sync_directory
 from relproxy.store.journal_owed import Owed
 from relproxy.store.journal_row import (
     COLUMNS,
@@ -95,7 +93,7 @@ class JournalFile:
                 self._connection.execute("PRAGMA synchronous = FULL")
                 bring_up_to_date(self._connection, self.path)
             except sqlite3.OperationalError as failure:
-                if not _is_busy(failure) or time.monotonic() > deadline:
+                if not is_busy(failure) or time.monotonic() > deadline:
                     raise
                 time.sleep(_BUSY_PAUSE_S)
             else:
@@ -103,6 +101,11 @@ class JournalFile:
 
     def close(self) -> None:
         """Close the file; what was committed is safe without."""
+        self._connection.close()
+
+    def close_as_one_file(self) -> None:
+        """Close it without anything beside it; raises `sqlite3.Error`."""
+        self._connection.execute("PRAGMA journal_mode = DELETE")
         self._connection.close()
 
     def together(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
@@ -114,7 +117,7 @@ class JournalFile:
         try:
             return self._transaction(works)
         except Exception as failure:  # noqa: BLE001 - it is each one's own result
-            if len(works) == 1 or _is_of_the_disk(failure):
+            if len(works) == 1 or is_of_the_disk(failure):
                 return [failure] * len(works)
         return [result for work in works for result in self.together([work])]
 
@@ -324,17 +327,15 @@ class JournalFile:
 
     def count_parked(self) -> int:
         """Return how many entries are parked."""
-        found: int = self._connection.execute(
-            f"SELECT COUNT(*) FROM entry WHERE {PARKED}"  # noqa: S608 - a constant
-        ).fetchone()[0]
-        return found
+        return self._count(PARKED)
 
     def count_delivered(self) -> int:
         """Return how many entries are delivered; the whole file is read."""
-        found: int = self._connection.execute(
-            "SELECT COUNT(*) FROM entry WHERE state = 'delivered'"
-        ).fetchone()[0]
-        return found
+        return self._count("state = 'delivered'")
+
+    def count(self) -> int:
+        """Return how many entries there are; the whole file is read."""
+        return self._count("TRUE")
 
     def some(self, *, at_most: int, ended_after: datetime) -> list[Row]:
         """Return some entries: open ones, while there are any; then those that ended after then."""
@@ -354,6 +355,11 @@ class JournalFile:
         """Return every entry."""
         return self._rows("ORDER BY sequence", ())
 
+    def _count(self, condition: str) -> int:
+        counted = f"SELECT COUNT(*) FROM entry WHERE {condition}"  # noqa: S608 - constants
+        found: int = self._connection.execute(counted).fetchone()[0]
+        return found
+
     def _rows(self, condition: str, parameters: tuple[object, ...]) -> list[Row]:
         found = self._connection.execute(f"{SELECT_ENTRY} {condition}", parameters)
         return [row_of(row) for row in found]
@@ -369,26 +375,6 @@ class JournalFile:
         completed = f"{SELECT_ENTRY} WHERE state = '{EntryState.COMPLETED}'"
         rows = map(row_of, self._connection.execute(completed))
         self.reopen([row.id for row in rows if not row.is_whole])
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _is_busy(failure: sqlite3.Error) -> bool:
-    # The low byte is the kind: https://www.sqlite.org/rescode.html
-    return getattr(failure, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-
-
-def _is_of_the_disk(failure: Exception) -> bool:
-    # sqlite3 says "corrupt" and "not a database" by the base class itself.
-    is_general = type(failure) is sqlite3.DatabaseError
-    return is_general or isinstance(failure, sqlite3.OperationalError | OSError)
 
 
 def _marks(values: Sequence[object]) -> str:

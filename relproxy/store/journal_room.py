@@ -16,14 +16,14 @@ import sqlite3
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 from relproxy.errors import JournalRefusedError
-from relproxy.store.journal_file import JournalFile, sync_directory
-from relproxy.store.journal_row import NONSENSE, Row
-from relproxy.store.journal_salvage import salvaged
+from relproxy.store.journal_disk import is_of_content, sync_directory
+from relproxy.store.journal_file import JournalFile
+from relproxy.store.journal_row import NONSENSE
+from relproxy.store.journal_salvage import finish_replacing, replace_broken
 from relproxy.store.journal_schema import NewerJournalError
 
 _LOG = logging.getLogger(__name__)
@@ -32,8 +32,6 @@ _IDENTITY = "identity"
 _MAX_WORKERS = 1024
 # What is lost with the machine's memory, and what is lost with its container.
 _VOLATILE = {"tmpfs": "memory", "ramfs": "memory", "overlay": "a container's own layer"}
-# SQLITE_ERROR is what a schema that makes no sense comes to.
-_OF_CONTENT = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 @dataclass
@@ -102,11 +100,12 @@ def open_journal(slot: Slot) -> JournalFile:
     Raises `JournalRefusedError` if it can't be opened for another reason than what is in it.
     """
     try:
+        finish_replacing(slot.path)
         return _of_a_worker(slot.path)
     except NewerJournalError as failure:
         raise JournalRefusedError(str(failure)) from failure
     except (sqlite3.Error, OSError, *NONSENSE) as failure:
-        if not _is_of_content(failure):
+        if not is_of_content(failure):
             raise _unusable(slot.path, failure) from failure
         _LOG.error("journal is broken", extra={"path": str(slot.path)}, exc_info=failure)
     try:
@@ -127,28 +126,10 @@ def _of_a_worker(path: Path) -> JournalFile:
 
 
 def _renewed(slot: Slot) -> JournalFile:
-    rows: list[Row] = list(salvaged(slot.path))
-    aside = slot.path.with_name(f"{slot.path.name}.broken-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
-    for suffix in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            Path(f"{slot.path}{suffix}").rename(f"{aside}{suffix}")
-    file = JournalFile(slot.path)
-    works = [lambda row=row: file.add([row]) for row in rows]
-    # To which server what was delivered went is not carried over.
-    *results, owed = file.together([*works, file.owed.everything])
-    if isinstance(owed, Exception):
-        raise owed
-    for result in results:
-        if isinstance(result, Exception):
-            _LOG.error("entry not carried over", extra={"path": str(aside)}, exc_info=result)
-        else:
-            slot.salvaged += 1
+    slot.salvaged = replace_broken(slot.path)
     slot.was_broken = True
-    _LOG.error(
-        "journal set aside",
-        extra={"path": str(slot.path), "aside": str(aside), "entries": slot.salvaged},
-    )
-    return file
+    _LOG.error("entries salvaged", extra={"path": str(slot.path), "entries": slot.salvaged})
+    return JournalFile(slot.path)
 
 
 def files_in(directory: Path) -> list[Path]:
@@ -163,14 +144,6 @@ def remove(slot: Slot) -> None:
         Path(f"{slot.path}{suffix}").unlink(missing_ok=True)
     sync_directory(slot.path.parent)
     slot.release()
-
-
-def _is_of_content(failure: Exception) -> bool:
-    """Tell whether it is what a file holds that keeps it from being read, and not its disk."""
-    if isinstance(failure, sqlite3.Error):
-        # The low byte is the kind: https://www.sqlite.org/rescode.html
-        return getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _OF_CONTENT
-    return not isinstance(failure, OSError)
 
 
 def _unusable(path: Path, failure: Exception) -> JournalRefusedError:

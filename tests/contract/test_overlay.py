@@ -201,11 +201,14 @@ def told_by_another_host(kind: EntryKind, seconds: float, project: str = "bob") 
 
 
 @pytest.mark.parametrize("kind", [EntryKind.OWNER, EntryKind.BURIAL])
+@pytest.mark.parametrize("is_parked", [False, True], ids=["late", "parked"])
 async def test_what_another_host_has_told_the_store_counts_for_a_pending_record(
-    host: Host, kind: EntryKind
+    host: Host, kind: EntryKind, *, is_parked: bool
 ) -> None:
-    """The image has another owner, or is gone; only its record is late."""
-    host.add(image(1), 1)
+    """The image has another owner, or is gone; only its record is late, or waits for a person."""
+    row = host.add(image(1), 1)
+    if is_parked:
+        host.file.together([lambda: host.file.park(row.id, "the store refuses it")])
     await host.store.put([told_by_another_host(kind, 2)])
     owners = await host.overlay.owners("glance", [image(1)])
     assert {o.project for o in owners.values()} == ({"bob"} if kind is EntryKind.OWNER else set())

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from relproxy.config_file import load_configuration, warnings
+from relproxy.config_file import load_configuration
+from relproxy.config_warnings import warnings
 from relproxy.errors import ConfigurationError
 from tests.unit.given import OTHER_UUID, UUID
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
+import itertools
 import logging
+import os
 import random
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -170,7 +173,7 @@ def test_a_broken_journal_is_set_aside_and_what_can_be_read_is_carried_over(
     assert aside.read_bytes() == bytes(content)
     assert files_in(tmp_path) == [slot.path]
     told = [record.message for record in caplog.records]
-    assert told == ["journal is broken", "journal set aside"]
+    assert told == ["journal is broken", "journal set aside", "entries salvaged"]
 
 
 def test_what_is_salvaged_as_delivered_is_put_again(tmp_path: Path) -> None:
@@ -201,6 +204,63 @@ def test_a_journal_in_its_millions_is_salvaged_from_its_first_entry_on(tmp_path:
     renewed = open_journal(slot)
     assert slot.salvaged == 2
     renewed.close()
+
+
+def test_a_last_entry_that_makes_no_sense_keeps_no_journal_from_opening(tmp_path: Path) -> None:
+    slot = room(tmp_path).claim()
+    file = JournalFile(slot.path)
+    file.together([lambda: file.add([row(f"{n:04}") for n in range(2000)])])
+    file.close()
+    with closing(sqlite3.connect(slot.path)) as database:
+        database.execute("UPDATE entry SET sequence = 1 << 61 WHERE id = '1999'")
+        database.commit()
+    content = bytearray(slot.path.read_bytes())
+    middle = len(content) // 2 // 4096 * 4096
+    content[middle : middle + 3 * 4096] = b"\xff" * 3 * 4096
+    slot.path.write_bytes(content)
+    renewed = open_journal(slot)
+    kept = {r.id for r in renewed.everything()}
+    assert 1500 < len(kept) < 2000
+    assert "1999" in kept
+    renewed.close()
+
+
+@pytest.mark.parametrize("survived", range(12))
+def test_a_crash_or_a_full_disk_while_a_broken_journal_is_replaced_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int
+) -> None:
+    """Every step that changes a file or a name fails once, and the next start goes on."""
+    slot = room(tmp_path).claim()
+    file = JournalFile(slot.path)
+    file.together([lambda: file.add([row(f"{n:04}") for n in range(700)])])
+    file.close()
+    spoil_index(slot.path, "entry_in_doubt")
+    broken = slot.path.read_bytes()
+    steps = itertools.count()
+
+    def failing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*asked: Any, **named: Any) -> Any:
+            if next(steps) == survived:
+                raise OSError(errno.ENOSPC, "no space left")
+            return real(*asked, **named)
+
+        return step
+
+    with monkeypatch.context() as patched:
+        for owner, name in (
+            *((Path, name) for name in ("unlink", "rename", "replace")),
+            *((os, name) for name in ("link", "fsync")),
+            *((JournalFile, name) for name in ("together", "close_as_one_file")),
+        ):
+            patched.setattr(owner, name, failing(getattr(owner, name)))
+        with suppress(JournalRefusedError):
+            open_journal(slot).close()
+    assert files_in(tmp_path) == [slot.path]
+    renewed = open_journal(slot)
+    assert len(renewed.everything()) == 700
+    renewed.close()
+    assert {p.read_bytes() for p in tmp_path.glob("worker-0.db.broken-*Z")} == {broken}
+    assert not list(tmp_path.glob("*.salvage*"))
 
 
 def spoil_index(path: Path, name: str) -> None:
