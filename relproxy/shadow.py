@@ -28,7 +28,7 @@ from relproxy.identity.base import IdentityProvider, NoCaller
 from relproxy.inspection import Inspector
 from relproxy.judging import Judge, is_recordable_id
 from relproxy.listing import Listing, ListTools
-from relproxy.messages import Headers, Request, RequestBody, Response
+from relproxy.messages import Headers, Request, RequestBody, Response, Sender
 from relproxy.metrics import Metrics
 from relproxy.model import Caller, Intent, Treatment
 from relproxy.recording import Recording
@@ -255,23 +255,31 @@ class Shadow:
     def _once(self, trial: Trial, body: RequestBody) -> _Once:
         return _Once(
             lambda: self._sent(trial, body),
+            self._parts.list_tools(trial.exchange.registry).upstream,
             self._parts.tasks,
             max_bytes=self._parts.limits.max_page_bytes,
         )
 
 
 class _Once:
-    """A request that is sent once, whoever asks for its answer first; see `Sender`.
+    """The client's request, sent once, whoever asks for its answer first; see `Sender`.
 
-    It isn't cancelled with who asked.
+    It isn't cancelled with who asked. What is asked after it is a question of the recording's own.
     """
 
     def __init__(
-        self, send: Callable[[], Coroutine[Any, Any, Response]], tasks: TaskSet, *, max_bytes: int
+        self,
+        send: Callable[[], Coroutine[Any, Any, Response]],
+        upstream: Sender,
+        tasks: TaskSet,
+        *,
+        max_bytes: int,
     ) -> None:
         self._send = send
+        self._upstream = upstream
         self._tasks = tasks
         self._max_bytes = max_bytes
+        self._is_read = False
         self._sending: asyncio.Task[Copy] | None = None
         self.begun = asyncio.Event()
 
@@ -289,8 +297,10 @@ class _Once:
     async def send(
         self, method: str, target: str, headers: Headers, body: RequestBody | bytes | None = None
     ) -> Response:
-        """Return the answer to be read; what is sent is the client's own request."""
-        del method, target, headers, body
+        """Return the answer to the client's own request to be read, then those to others."""
+        if self._is_read:
+            return await self._upstream.send(method, target, headers, body)
+        self._is_read = True
         return (await self.copy()).whole()
 
     async def _copied(self) -> Copy:

@@ -75,19 +75,15 @@ class HostJournals:
         """
         return await self._pending((f"{_PENDING} AND instance_id = ?", _CHANGES), instance_id)
 
-    async def pending_of_project(
-        self, project: str, *, at_most: int | None = None
-    ) -> list[Row] | None:
+    async def pending_of_project(self, project: str, *, at_most: int) -> list[Row] | None:
         """Return the completed entries that name a project, and all changes, oldest first.
 
         And those of the images that a change gives to the project, whoever created them. None where
         there are more than `at_most`.
         """
-        limit = -1 if at_most is None else at_most + 1
-        rows = await self._pending(
-            (f"{_PENDING} AND project = ?", _CHANGES), project, at_most=limit
-        )
-        if at_most is not None and len(rows) > at_most:
+        conditions = (f"{_PENDING} AND project = ?", _CHANGES)
+        rows = await self._pending(conditions, project, at_most=at_most + 1)
+        if len(rows) > at_most:
             return None
         given = {r.image_id for r in rows if r.kind is EntryKind.OWNER and r.project == project}
         if not given:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from relproxy.errors import StoreUnavailableError
 from relproxy.model import (
     Burial,
     Change,
@@ -30,6 +31,8 @@ from relproxy.store.place import as_cursor, from_cursor
 _OF_ONE_ID = 1000
 # Of more that is pending a list reads what concerns its pages; others wait while it is read.
 _PENDING_AT_MOST = 2000
+# What is told of a project is in memory all at once, some KiB for each.
+_PENDING_TOLD_AT_MOST = 20_000
 
 
 class Overlay:
@@ -117,7 +120,15 @@ class Overlay:
         if query.image_id is not None:
             rows = await self._journals.pending_of_images([query.image_id])
         elif query.project is not None:
-            rows = await self._journals.pending_of_project(query.project) or []
+            found = await self._journals.pending_of_project(
+                query.project, at_most=_PENDING_TOLD_AT_MOST
+            )
+            if found is None:
+                raise StoreUnavailableError(
+                    f"More than {_PENDING_TOLD_AT_MOST} entries of this host are on their "
+                    "way to the store: ask again once it has taken some, or by image."
+                )
+            rows = found
         elif query.instance_id is not None:
             rows = await self._journals.pending_of_instance(query.instance_id)
         return _changes(rows)

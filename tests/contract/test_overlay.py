@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from relproxy.errors import BadRequestError
+from relproxy.errors import BadRequestError, StoreUnavailableError
 from relproxy.model import (
     Burial,
     Capture,
@@ -289,6 +289,9 @@ async def test_a_project_with_very_much_that_is_pending_is_one_with_too_many_ima
     owners = await host.overlay.owners("glance", [image(3)])
     assert owners[image(3)].project == "alice"
     assert len(await host.pages(limit=9)) == 4
+    monkeypatch.setattr("relproxy.store.overlay._PENDING_TOLD_AT_MOST", 3)
+    with pytest.raises(StoreUnavailableError, match="ask again"):
+        await host.pages(limit=9)
 
 
 def deliver_after(

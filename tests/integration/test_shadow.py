@@ -537,6 +537,23 @@ async def test_nothing_that_enforcing_refuses_gives_an_image_to_another_project(
     assert await twins.client.relations("project=bob") == []
 
 
+@pytest.mark.parametrize("twins", ["second_wall"], indirect=True)
+async def test_a_refused_change_of_the_owner_is_looked_at_in_shadow_too(twins: Twins) -> None:
+    take = {"op": "replace", "path": "/owner", "value": "alice"}
+    for _ in range(2):
+        through, direct = await twins.ask("PATCH", f"/v2/images/{PUBLIC}", "alice", **patch(take))
+        assert (through.status, through.body) == (direct.status, direct.body)
+        assert through.status == 403
+    assert await twins.client.in_doubt() == []
+    # And where it was made all the same, the record follows.
+    twins.behind.images[MINE] |= {"owner": "carol", "visibility": "public"}
+    given = {"op": "replace", "path": "/owner", "value": "carol"}
+    answer = await twins.client.call("PATCH", f"/v2/images/{MINE}", project="alice", **patch(given))
+    assert answer.status == 403
+    (relation,) = await twins.client.relations(f"image_id={MINE}")
+    assert relation["project"] == "carol"
+
+
 async def test_a_deletion_in_shadow_buries_the_record(twins: Twins) -> None:
     assert (await twins.client.call("DELETE", f"/v2/images/{MINE}", project="alice")).status == 204
     (relation,) = await twins.client.relations(f"image_id={MINE}")
