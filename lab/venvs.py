@@ -1,4 +1,7 @@
-"""Virtual environments for the real parts: made once, found again by what was asked of them."""
+"""Virtual environments for the real parts: made once, found again by what was asked of them.
+
+Run as a module it makes all of them.
+"""
 
 from __future__ import annotations
 
@@ -58,3 +61,8 @@ def _install(home: Path, requirements: Path) -> None:
     venv.create(home, with_pip=True)
     pip = [str(home / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "-qq"]
     subprocess.run([*pip, "install", "-r", str(requirements)], check=True)
+
+
+if __name__ == "__main__":
+    for asked_for in sorted((ROOM / "requirements").glob("*.txt")):
+        ensure(asked_for.stem)
