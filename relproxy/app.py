@@ -51,7 +51,8 @@ from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_room import JournalRoom, open_journal
 from relproxy.store.overlay import Overlay
-from relproxy.store.relay import Relay, RelayedJournal, Terms
+from relproxy.store.relay import Relay, Terms
+from relproxy.store.relayed_journal import RelayedJournal
 from relproxy.stores import opened_store, store_of, store_to_read
 from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream, open_session

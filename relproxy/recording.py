@@ -31,7 +31,7 @@ from relproxy.filters.base import CreateBody
 from relproxy.filters.headers import resized_headers, whole_body_headers
 from relproxy.messages import Response, ResponseHead, Sender
 from relproxy.metrics import Metrics
-from relproxy.model import Capture, ImageKey, Intent
+from relproxy.model import Capture, CreatedImage, ImageKey, Intent
 from relproxy.store.base import Delivery, Entry, EntryKind, Journal, OwnerLookup
 
 _LOG = logging.getLogger(__name__)
@@ -128,16 +128,8 @@ class Recording:
         """
         asked_at = datetime.now(UTC)
         try:
-            answer = await self.upstreams[exchange.registry].send(
-                "GET",
-                exchange.dialect.image_path(entry.intent.image_id or ""),
-                whole_body_headers(exchange.outgoing),
-            )
-            body = await whole_response(answer, max_bytes=self.limits.max_page_bytes)
-            if answer.head.status != HTTPStatus.OK:
-                return False
-            image = exchange.dialect.created_image(body)
-            if image.owner is None:
+            image = await self._shown(exchange)
+            if image is None or image.owner is None:
                 return False
             await self.journal.complete(entry, image, at=asked_at)
         except RelproxyError:
@@ -151,11 +143,16 @@ class Recording:
     async def deletion(self, exchange: Exchange, body: bytes, created_at: str | None) -> Response:
         """Forward a DELETE of an image, and record that the registry has deleted it.
 
-        `created_at` is the image's, where relproxy has seen it; else its record says it, so that no
-        image that is created anew under the id is taken for the one that is gone.
+        `created_at` is the image's, where relproxy has seen it; else its record says it, or the
+        registry, so that no image that is created anew under the id is taken for the one that is
+        gone.
         """
         image_id = (exchange.match.operation.image_id or "").lower()
-        created_at = created_at or await self._recorded_at(exchange.registry, image_id)
+        created_at = (
+            created_at
+            or await self._recorded_at(exchange.registry, image_id)
+            or await self._shown_at(exchange)
+        )
         head, answer = await self._exchanged(exchange, body)
         if head.status != HTTPStatus.NO_CONTENT:
             return whole(head, answer)
@@ -171,6 +168,27 @@ class Recording:
         except (StoreUnavailableError, TimeoutError):
             return None
         return found.created_at if found is not None else None
+
+    async def _shown_at(self, exchange: Exchange) -> str | None:
+        """Return the `created_at` of an image that the registry shows to the very caller."""
+        try:
+            async with asyncio.timeout(_LOOKED_UP_S):
+                image = await self._shown(exchange)
+        except (RelproxyError, TimeoutError):
+            return None
+        return image.created_at if image is not None else None
+
+    async def _shown(self, exchange: Exchange) -> CreatedImage | None:
+        """Ask the registry for the image of a request, with the caller's own eyes."""
+        answer = await self.upstreams[exchange.registry].send(
+            "GET",
+            exchange.dialect.image_path(exchange.match.operation.image_id or ""),
+            whole_body_headers(exchange.outgoing),
+        )
+        body = await whole_response(answer, max_bytes=self.limits.max_page_bytes)
+        if answer.head.status != HTTPStatus.OK:
+            return None
+        return exchange.dialect.created_image(body)
 
     async def _bury(self, registry: str, image: ImageKey) -> None:
         try:

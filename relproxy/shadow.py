@@ -255,6 +255,7 @@ class Shadow:
     def _once(self, trial: Trial, body: RequestBody) -> _Once:
         return _Once(
             lambda: self._sent(trial, body),
+            trial.exchange.request.head.method,
             self._parts.list_tools(trial.exchange.registry).upstream,
             self._parts.tasks,
             max_bytes=self._parts.limits.max_page_bytes,
@@ -264,18 +265,21 @@ class Shadow:
 class _Once:
     """The client's request, sent once, whoever asks for its answer first; see `Sender`.
 
-    It isn't cancelled with who asked. What is asked after it is a question of the recording's own.
+    It isn't cancelled with who asked. What is asked by another method, or once more, is a question
+    of the recording's own.
     """
 
     def __init__(
         self,
         send: Callable[[], Coroutine[Any, Any, Response]],
+        method: str,
         upstream: Sender,
         tasks: TaskSet,
         *,
         max_bytes: int,
     ) -> None:
         self._send = send
+        self._method = method
         self._upstream = upstream
         self._tasks = tasks
         self._max_bytes = max_bytes
@@ -297,8 +301,8 @@ class _Once:
     async def send(
         self, method: str, target: str, headers: Headers, body: RequestBody | bytes | None = None
     ) -> Response:
-        """Return the answer to the client's own request to be read, then those to others."""
-        if self._is_read:
+        """Return an answer to be read, that to the client's own request once."""
+        if self._is_read or method != self._method:
             return await self._upstream.send(method, target, headers, body)
         self._is_read = True
         return (await self.copy()).whole()

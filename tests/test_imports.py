@@ -84,6 +84,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "store.relay": (
         *("failpoints", "metrics", "store.base", "store.journal", "store.journal_row", *VALUES),
     ),
+    "store.relayed_journal": ("store.base", "store.journal", "store.relay", *VALUES),
     "store.adoption": (
         *("metrics", "store.journal", "store.journal_handover", "store.journal_row"),
         *("store.journal_room", "store.relay", *VALUES),

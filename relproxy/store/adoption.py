@@ -81,7 +81,7 @@ class Adoption:
                 await self._journal.adopt(page)
                 await self._run(lambda page=page: handover.forget(page))  # type: ignore[misc]
                 adopted += len(page.rows)
-                self._relay.wake()
+                self._relay.take_over()
             if await self._run(handover.is_owed_since):
                 await self._journal.put_again()
         finally:

@@ -264,6 +264,12 @@ class LocalJournal:
             lambda: self._file.adopt(page.rows, page.identity, is_owed=page.is_owed)
         )
 
+    async def rename_registries(self, names: Mapping[str, str]) -> None:
+        """Have what is open name registries as they are called now: old name -> new."""
+        if names:
+            await self._written(lambda: self._file.rename_registries(names))
+            self._doubted.set()
+
     async def put_again(self) -> None:
         """Have everything put again that is delivered or parked."""
         await self._written(self._file.put_again)

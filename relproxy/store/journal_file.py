@@ -10,7 +10,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -205,6 +205,15 @@ class JournalFile:
         )
         if moved.rowcount != 1:
             raise WrongStateError(f"entry {entry_id} is in no state to be completed")
+
+    def rename_registries(self, names: Mapping[str, str]) -> None:
+        """Have open entries name registries as they are called now: old name -> new."""
+        for state in (EntryState.BEGUN, EntryState.IN_DOUBT, EntryState.COMPLETED):
+            self._connection.executemany(
+                f"UPDATE entry SET registry = ?2 "  # noqa: S608 - a constant
+                f"WHERE state = '{state}' AND registry = ?1",
+                list(names.items()),
+            )
 
     def explain(self, entry_id: str, reason: str) -> None:
         """Say why an entry is in doubt."""

@@ -27,9 +27,8 @@ from relproxy.errors import (
 )
 from relproxy.failpoints import failpoint
 from relproxy.metrics import Metrics
-from relproxy.model import CreatedImage, ImageKey, Intent
-from relproxy.store.base import Delivery, Entry, EntryKind, Store
-from relproxy.store.journal import LocalJournal, new_entry
+from relproxy.store.base import Delivery, Store
+from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_row import Row
 
 _LOG = logging.getLogger(__name__)
@@ -77,6 +76,7 @@ class Relay:
         self._failures = 0
         self._purges = True
         self._owes = True
+        self._knows_names = False
 
     @property
     def is_well(self) -> bool:
@@ -91,6 +91,11 @@ class Relay:
     def wake(self) -> None:
         """Say that there may be something to deliver."""
         self._woken.set()
+
+    def take_over(self) -> None:
+        """Say that entries of another journal have come."""
+        self._knows_names = False
+        self.wake()
 
     @contextmanager
     def expected(self, entry_id: str) -> Iterator[asyncio.Event]:
@@ -121,6 +126,7 @@ class Relay:
                 looked_at = time.monotonic() if looks else looked_at
                 moved = await self._put_owed() if looks or self._owes else 0
                 moved += await self._deliver(looks=looks)
+                await self._learn_names()
                 looks = False
             except (StoreUnavailableError, JournalUnavailableError) as failure:
                 await self._pause(failure)
@@ -142,6 +148,17 @@ class Relay:
             async with asyncio.timeout(_FLUSH_S):
                 while await self._deliver(looks=False):
                     pass
+
+    async def _learn_names(self) -> None:
+        """Call what is open by the names that registries have now: they are settled by these."""
+        if not self._knows_names:
+            # Before: what is taken over meanwhile may have old names once more.
+            self._knows_names = True
+            try:
+                await self._journal.rename_registries(await self._store.renamed())
+            except BaseException:
+                self._knows_names = False
+                raise
 
     async def _deliver(self, *, looks: bool) -> int:
         """Take one batch to the store; return how many entries it was.
@@ -344,41 +361,6 @@ class Relay:
             return True
         self._woken.clear()
         return False
-
-
-class RelayedJournal:
-    """The flow's journal: see `relproxy.store.base.Journal`."""
-
-    def __init__(self, journal: LocalJournal, relay: Relay) -> None:
-        self._journal = journal
-        self._relay = relay
-
-    async def begin(self, intent: Intent, kind: EntryKind = EntryKind.CREATE) -> Entry:
-        """Make an intent durable."""
-        return await self._journal.begin(intent, kind)
-
-    async def complete(
-        self, entry: Entry, image: CreatedImage, *, at: datetime | None = None
-    ) -> Delivery:
-        """Make the end durable, then wait a little for the store."""
-        with self._relay.expected(entry.id) as delivered:
-            await self._journal.complete(entry, image, at=at)
-            return await self._relay.confirmed(delivered)
-
-    async def abandon(self, entry: Entry) -> None:
-        """Give an intent up."""
-        await self._journal.abandon(entry)
-
-    async def doubt(self, entry: Entry, reason: str) -> None:
-        """Leave an intent to be settled."""
-        await self._journal.doubt(entry, reason)
-
-    async def bury(self, registry: str, image: ImageKey) -> Delivery:
-        """Make a deletion durable, then wait a little for the store."""
-        entry = new_entry(EntryKind.BURIAL, Intent(registry, None, None, image.id))
-        with self._relay.expected(entry.id) as delivered:
-            await self._journal.bury(entry, image.created_at)
-            return await self._relay.confirmed(delivered)
 
 
 def _halves(rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:

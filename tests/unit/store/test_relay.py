@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +18,8 @@ from relproxy.store.base import Delivery, EntryKind, Store
 from relproxy.store.journal import LocalJournal
 from relproxy.store.journal_file import JournalFile
 from relproxy.store.journal_row import COLUMNS, values_of
-from relproxy.store.relay import Relay, RelayedJournal, Terms
+from relproxy.store.relay import Relay, Terms
+from relproxy.store.relayed_journal import RelayedJournal
 from tests.entries import completed
 
 PATIENCE_S = 30
@@ -46,6 +47,7 @@ class FakeStore:
     asked: int = 0
     purges: int = 0
     refuses_to_purge: bool = False
+    names: dict[str, str] = field(default_factory=dict)
     is_away: bool = False
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     tried: asyncio.Event = field(default_factory=asyncio.Event)
@@ -77,6 +79,10 @@ class FakeStore:
         due = [at for at in self.deleted_at if at < deleted_before][:at_most]
         self.deleted_at = [at for at in self.deleted_at if at not in due]
         return len(due)
+
+    async def renamed(self) -> Mapping[str, str]:
+        await self.check()
+        return self.names
 
     async def check(self) -> None:
         if self.is_away:
@@ -411,6 +417,37 @@ async def test_an_entry_that_makes_no_sense_ends_nothing(setting: Setting, tmp_p
         database.execute("UPDATE entry SET begun_at = 0")
     database.close()
     await setting.taken(["a"])
+
+
+async def test_what_is_open_under_a_registrys_old_name_is_settled_under_its_new_one(
+    setting: Setting,
+) -> None:
+    """It was renamed while its hosts were down, and more of it comes from another journal."""
+    setting.store.names = {"old": "glance"}
+    setting.store.is_away = True
+
+    async def doubt(image_id: str) -> None:
+        entry = await setting.journal.begin(Intent("old", "alice", None, image_id))
+        await setting.journal.doubt(entry, "cut off")
+
+    async def in_doubt() -> list[str | None]:
+        return [row.image_id for row in await setting.journal.in_doubt("glance")]
+
+    async def settled_are(expected: list[str]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while await in_doubt() != expected:  # noqa: ASYNC110 - there is no event to wait for
+                await asyncio.sleep(0.01)
+
+    await doubt("a")
+    setting.start()
+    await until(lambda: not setting.relay.is_well)
+    assert await in_doubt() == []
+    setting.store.is_away = False
+    await settled_are(["a"])
+    await doubt("b")
+    setting.relay.take_over()
+    await settled_are(["a", "b"])
+    assert await setting.journal.in_doubt("old") == []
 
 
 async def test_a_store_that_goes_away_while_entries_are_put_apart_is_not_asked_for_each(
