@@ -92,7 +92,9 @@ async def running(
         opened.push_async_callback(store.close)
         await _open(store, configuration)
         recorder = await _recorder(opened, configuration, store, metrics)
-        session = await opened.enter_async_context(open_session(configuration.timeouts))
+        session = await opened.enter_async_context(
+            open_session(configuration.timeouts, configuration.forwarding)
+        )
         upstreams = _upstreams(configuration, session, metrics)
         logins = await opened.enter_async_context(opened_logins(configuration))
         asked = _asked(configuration, upstreams, logins)
@@ -231,7 +233,9 @@ async def explainer_beside(configuration: config.Configuration) -> AsyncIterator
         store = await opened.enter_async_context(store_to_read(configuration.store))
         journals = HostJournals(configuration.journal.directory)
         opened.push_async_callback(journals.close)
-        session = await opened.enter_async_context(open_session(configuration.timeouts))
+        session = await opened.enter_async_context(
+            open_session(configuration.timeouts, configuration.forwarding)
+        )
         upstreams = _upstreams(configuration, session, Metrics())
         logins = await opened.enter_async_context(opened_logins(configuration))
         asked = _asked(configuration, upstreams, logins)

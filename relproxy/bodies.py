@@ -116,6 +116,10 @@ class _Reread:
     def length(self) -> int | None:
         return self._body.length
 
+    @property
+    def is_awaited(self) -> bool:
+        return False
+
     def chunks(self) -> AsyncIterator[bytes]:
         return _resumed(self._parts, self._rest, None)
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from relproxy.config_forwarding import Forwarding
 from relproxy.config_identity import Credentials, Fronts, Identity, TrustedSources
 from relproxy.config_types import (
     Bind,
@@ -300,6 +301,7 @@ class Configuration(Section):
     installations: tuple[Installation, ...] = ()
     registries: tuple[Registry, ...] = Field(min_length=1)
     routes: tuple[Route, ...] = Field(min_length=1)
+    forwarding: Forwarding = Forwarding()
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     log: Log = Log()

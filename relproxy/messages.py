@@ -119,8 +119,16 @@ class RequestBody(Protocol):
         """Return the length in bytes that the client promised; None for a chunked body."""
         ...
 
+    @property
+    def is_awaited(self) -> bool:
+        """Tell whether the client sends it only once it was told to go on."""
+        ...
+
     def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives; reads no further than it is consumed."""
+        """Yield the body as it arrives; reads no further than it is consumed.
+
+        A client that waits to be told to go on is told so with the first chunk that is asked for.
+        """
         ...
 
 

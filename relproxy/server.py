@@ -25,6 +25,8 @@ _LOG = logging.getLogger(__name__)
 # A Keystone token, a list of 200 ids: both fit 16 KiB with room.
 _MAX_LINE_BYTES = 16 * 1024
 _READ_BUFFER_BYTES = 256 * 1024
+# Of a body that nobody wants, where the connection is kept for the next request.
+_MAX_DRAINED_BYTES = 64 * 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BODYLESS = frozenset({204, 304})
 
@@ -94,7 +96,9 @@ def make_server(
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         with in_flight.one():
             head = _head(request, listener, announcements)
-            response = await respond(Request(head, _Body(request)))
+            body = _Body(request)
+            response = await respond(Request(head, body))
+            body.is_awaited = False  # A 100 would stand in the middle of the answer.
             try:
                 return await _sent(request, response, may_keep_alive=not in_flight.is_draining)
             finally:
@@ -157,7 +161,7 @@ class _Body:
 
     def __init__(self, request: web.BaseRequest) -> None:
         self._request = request
-        self._is_awaited = _expects_continue(request)
+        self.is_awaited = _expects_continue(request)
 
     @property
     def is_empty(self) -> bool:
@@ -168,8 +172,8 @@ class _Body:
         return self._request.content_length
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        if self._is_awaited:
-            self._is_awaited = False
+        if self.is_awaited:
+            self.is_awaited = False
             await self._request.writer.write(_CONTINUE)
         async for chunk in self._request.content.iter_any():
             yield chunk
@@ -224,6 +228,22 @@ def _is_doubtful(request: web.BaseRequest) -> bool:
     return not is_plain or "Upgrade" in request.headers
 
 
+def _is_soon_over(request: web.BaseRequest) -> bool:
+    """Tell whether the rest of a body costs less to throw away than a new connection does."""
+    length = request.content_length
+    return length is not None and length <= _MAX_DRAINED_BYTES and not _expects_continue(request)
+
+
+def _half_close(transport: asyncio.Transport | None) -> None:
+    """End the connection on this side, so that a client which still sends reads its answer.
+
+    Closing it whole would reset it, and the answer might be lost. aiohttp throws away what still
+    comes, for ten seconds at most.
+    """
+    if transport is not None and transport.can_write_eof():
+        transport.write_eof()
+
+
 async def _sent(
     request: web.BaseRequest, response: Response, *, may_keep_alive: bool
 ) -> web.StreamResponse:
@@ -232,13 +252,14 @@ async def _sent(
     has_length = response.head.headers.first("Content-Length") is not None
     is_chunked = has_body and not has_length and request.version >= (1, 1)
     # A request body that wasn't read to its end leaves the connection in the middle of it.
+    is_whole = not request.body_exists or request.content.is_eof()
     keeps_alive = (
         may_keep_alive
         and request.keep_alive
         and response.head.headers.first("Connection") != "close"
         and not _is_doubtful(request)
         and (is_chunked or has_length or not has_body)
-        and (not request.body_exists or request.content.is_eof() or not _expects_continue(request))
+        and (is_whole or _is_soon_over(request))
     )
     head = _rendered(response, is_chunked=is_chunked, keeps_alive=keeps_alive)
     writer = request.writer
@@ -248,6 +269,8 @@ async def _sent(
     else:
         await writer.write(head)
         await _streamed(request, response.body, is_chunked=is_chunked, has_body=has_body)
+    if not (is_whole or keeps_alive):
+        _half_close(request.transport)
     return _SentResponse(response.head.status, keeps_alive=keeps_alive)
 
 

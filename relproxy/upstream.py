@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import select
 from asyncio import BaseTransport
@@ -30,6 +31,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from relproxy.config import Timeouts
+from relproxy.config_forwarding import Forwarding
 from relproxy.endpoints import Endpoint, Endpoints
 from relproxy.errors import (
     BadRequestError,
@@ -40,6 +42,7 @@ from relproxy.errors import (
 )
 from relproxy.messages import Headers, RequestBody, Response, ResponseHead
 from relproxy.metrics import Metrics
+from relproxy.upstream_upload import asking_requests
 
 # With the default of 64 KiB every socket read overruns the buffer's mark and costs a pause.
 _READ_BUFFER_BYTES = 1024**2
@@ -54,11 +57,13 @@ _FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _VERSIONS = (aiohttp.HttpVersion10, aiohttp.HttpVersion11)
 
 
-def open_session(timeouts: Timeouts) -> aiohttp.ClientSession:
+def open_session(timeouts: Timeouts, forwarding: Forwarding | None = None) -> aiohttp.ClientSession:
     """Return the one client session of a relproxy; whoever opens it closes it."""
+    forwarding = forwarding or Forwarding()
     session = aiohttp.ClientSession(
         connector=_Connector(limit=0, keepalive_timeout=timeouts.keepalive_s),
         cookie_jar=aiohttp.DummyCookieJar(),
+        request_class=asking_requests(forwarding.expect_continue_s),
         timeout=aiohttp.ClientTimeout(
             total=None, sock_connect=timeouts.connect_s, sock_read=timeouts.read_s
         ),
@@ -90,6 +95,30 @@ class _Wire(ResponseHandler):
         if _has_no_body_but_says_so(message):
             self.force_close()
         super().feed_data(data, size)
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """Take that no answer will come any more; one that has arrived still counts."""
+        self._hear_out(exc)
+        super().set_exception(exc, *cause)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Take the end of the connection; an answer that has arrived still counts."""
+        self._hear_out(exc)
+        super().connection_lost(exc)
+
+    def _hear_out(self, failure: BaseException | None) -> None:
+        """Take what a registry said before it closed a connection that was being written to.
+
+        It may refuse an upload half-way and close at once. Writing then fails, and asyncio gives
+        the connection up without a look at the refusal, which waits to be read.
+        """
+        transport = self.transport
+        if transport is None or not (isinstance(failure, OSError) and transport.is_closing()):
+            return
+        if transport.get_extra_info("sslcontext") is None and self._parser is not None:
+            with contextlib.suppress(OSError):
+                peer = transport.get_extra_info("socket")
+                self.data_received(os.read(peer.fileno(), _READ_BUFFER_BYTES))
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -155,6 +184,8 @@ class Upstream:
         headers: Headers,
         body: RequestBody | bytes | None,
     ) -> Response:
+        if body is not None and not isinstance(body, bytes) and body.is_awaited:
+            headers = headers.with_added(("Expect", "100-continue"))
         with contextlib.ExitStack() as held:
             held.enter_context(endpoint.busy())
             answer = await self._session.request(

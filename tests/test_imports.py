@@ -90,8 +90,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("store.journal_room", "store.relay", *VALUES),
     ),
     "config_types": ("filters.target", *VALUES),
+    "config_forwarding": ("config_types", *VALUES),
     "config_identity": ("config_types", *VALUES),
-    "config": ("config_identity", "config_types", *VALUES),
+    "config": ("config_forwarding", "config_identity", "config_types", *VALUES),
     "config_file": ("config", *VALUES),
     "config_warnings": ("config", *VALUES),
     "stores": (
@@ -102,7 +103,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "worker": ("sockets",),
     "supervisor": ("metrics", "sockets", "tasks", "worker"),
     "bodies": ("filters", *VALUES),
-    "upstream": ("config", "endpoints", "metrics", *VALUES),
+    "upstream_upload": (),
+    "upstream": (
+        *("config", "config_forwarding", "endpoints", "metrics", "upstream_upload", *VALUES),
+    ),
     "routing": ("config", "filters", *VALUES),
     "exchange": ("filters", "identity.base", "routing", *VALUES),
     "paging": ("filters", *VALUES),
@@ -204,7 +208,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 DRIVERS: dict[str, frozenset[str]] = {
     "aiosqlite": frozenset({"store.sqlite", "store.sqlite_changes", "store.sqlite_reader"}),
     "asyncpg": frozenset({"store.postgres", "store.postgres_changes", "store.postgres_pool"}),
-    "pydantic": frozenset({"config", "config_file", "config_identity", "config_types"}),
+    "pydantic": frozenset(
+        {"config", "config_file", "config_forwarding", "config_identity", "config_types"}
+    ),
     "pydantic_core": frozenset({"config", "config_file"}),
     "prometheus_client": frozenset({"metrics", "admin.listener"}),
 }

@@ -94,7 +94,7 @@ _BODY_FRAMING = ("Content-Length", "Content-Type", "Content-Encoding", "Content-
 def upstream_headers(headers: Headers, *, own: Iterable[str]) -> Headers:
     """Return what goes on to a registry: end-to-end fields, less identity and `own` ones.
 
-    Expect stays here: relproxy itself tells the client to go on, when its body is wanted.
+    Expect stays here: whoever sends a body that its client holds back says so itself.
 
     Raises `BadRequestError` if Connection names a field that it must not name, or if a field that
     frames the body is spelled with `_`.

@@ -19,12 +19,15 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 class Recorder:
     """Raw requests in order, and the raw answer to each.
 
-    `wires` is every byte that came over each connection, whatever it means; `writers` is for what a
-    registry sends unasked.
+    `at_head` is sent as soon as a request's head is there; `hangs_up` closes without a look at its
+    body. `wires` is every byte that came over each connection, whatever it means; `writers` is for
+    what a registry sends unasked.
     """
 
     port: int = 0
     answer: bytes = OK
+    at_head: bytes = b""
+    hangs_up: bool = False
     closes: bool = False
     connections: int = 0
     received: list[bytes] = field(default_factory=list)
@@ -50,6 +53,9 @@ class Recorder:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 self.received.append(head)
+                writer.write(self.at_head)
+                if self.hangs_up:
+                    break
                 await self._read_body(reader, head.lower())
                 self.arrived.set()
                 if self.answer:

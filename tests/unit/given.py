@@ -53,6 +53,10 @@ class Body:
     def length(self) -> int | None:
         return self._length
 
+    @property
+    def is_awaited(self) -> bool:
+        return False
+
     async def chunks(self) -> AsyncIterator[bytes]:
         for chunk in self._chunks:
             self.taken += 1
