@@ -23,6 +23,7 @@ from relproxy.admin.journal import JournalView
 from relproxy.admin.listener import admin_application
 from relproxy.admin.relations import RelationsView
 from relproxy.announcing import announcements_of
+from relproxy.app_forwarding import way_of
 from relproxy.app_identity import Logins, opened_identity, opened_logins
 from relproxy.endpoints import Endpoints
 from relproxy.errors import StoreRefusedError, StoreUnavailableError
@@ -30,7 +31,6 @@ from relproxy.explanation import Explainer
 from relproxy.filters.base import Dialect
 from relproxy.filters.capture import MetadataHeaders
 from relproxy.filters.glance_v2 import GlanceV2
-from relproxy.filters.source import Fronts
 from relproxy.filters.trust import trusted_sources
 from relproxy.identity.base import IdentityProvider
 from relproxy.metrics import Metrics
@@ -334,7 +334,7 @@ def _parts(
     )
     trusted, names = configuration.trusted_sources, configuration.metadata_headers
     return Parts(
-        fronts=Fronts(configuration.fronts.networks, configuration.fronts.header),
+        way=way_of(configuration),
         routes=route_table(configuration, _DIALECTS),
         identity=identity,
         trusted_sources=trusted_sources(trusted.networks, trusted.roles, trusted.service_roles),

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from relproxy.config_forwarding import Forwarding
 from relproxy.config_identity import Credentials, Fronts, Identity, TrustedSources
 from relproxy.config_types import (
+    Authority,
     Bind,
     Count,
     Endpoint,
@@ -163,6 +164,11 @@ class Registry(Section):
     )
     endpoints: tuple[Endpoint, ...] = Field(
         min_length=1, description="Its addresses: http://HOST:PORT, one or more."
+    )
+    host: Authority | None = Field(
+        default=None,
+        description="HOST or HOST:PORT that it is asked for; left out, the one that the client "
+        "named: Glance makes its links of it.",
     )
     upstream_identity: Literal["token", "headers"] = Field(
         default="token",

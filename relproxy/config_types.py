@@ -111,6 +111,7 @@ HeaderName = Annotated[
 HostName = Annotated[
     str, Field(pattern=r"^[a-z0-9._-]*[a-z0-9]$"), BeforeValidator(_without_last_dot)
 ]
+Authority = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*[A-Za-z0-9](:[0-9]{1,5})?$")]
 Bind = Annotated[str, AfterValidator(_bind)]
 LoopbackBind = Annotated[str, AfterValidator(_loopback)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]

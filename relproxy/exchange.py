@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relproxy.errors import RelproxyError
 from relproxy.filters.access import narrowed, objection
 from relproxy.filters.base import Dialect
 from relproxy.filters.headers import end_to_end_headers, identity_headers, upstream_headers
 from relproxy.filters.visibility import Viewer
+from relproxy.filters.way import Way, with_way
 from relproxy.identity.base import IdentityProvider, NoCaller
 from relproxy.messages import Headers, Request
 from relproxy.model import Access, Caller, Tenancy, Treatment
 from relproxy.routing import Match
 
 _NOT_ASKED = NoCaller("This request needs no caller.", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """The headers that are relproxy's own and are taken out, and what it says of the way."""
+
+    headers: tuple[str, ...]
+    way: Way
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,11 @@ class Exchange:
     def registry(self) -> str:
         """Return the name of the route's registry."""
         return self.match.route.registry.name
+
+    @property
+    def host(self) -> str | None:
+        """Return the host that the client named, with its port if it named one."""
+        return self.match.authority or self.request.head.headers.first("Host")
 
     @property
     def is_only_wall(self) -> bool:
@@ -77,9 +91,7 @@ async def identified(
     return await identity.identify(request.head) if needs_caller(match) else _NOT_ASKED
 
 
-def exchange_for(
-    request: Request, match: Match, found: Caller | NoCaller, *, own_headers: tuple[str, ...]
-) -> Exchange:
+def exchange_for(request: Request, match: Match, found: Caller | NoCaller, *, own: Own) -> Exchange:
     """Put an exchange together.
 
     Raises what speaks against it: the caller may not do this, or a header means two things.
@@ -88,29 +100,30 @@ def exchange_for(
     if refused is not None:
         raise refused
     caller = found if isinstance(found, Caller) else None
-    outgoing = upstream_headers(request.head.headers, own=own_headers)
+    outgoing = upstream_headers(request.head.headers, own=own.headers)
     outgoing = match.route.dialect.neutral_headers(outgoing)
-    return Exchange(request, match, caller, _addressed(outgoing, match, caller))
+    return _addressed(Exchange(request, match, caller, outgoing), own.way)
 
 
-def shadow_exchange(
-    request: Request, match: Match, caller: Caller | None, *, own_headers: tuple[str, ...]
-) -> Exchange:
+def shadow_exchange(request: Request, match: Match, caller: Caller | None, *, own: Own) -> Exchange:
     """Put an exchange together that goes on as it came, whatever speaks against it.
 
     But for the header fields that are never a client's to send.
     """
-    outgoing = end_to_end_headers(request.head.headers, own=own_headers)
-    return Exchange(request, match, caller, _addressed(outgoing, match, caller))
+    outgoing = end_to_end_headers(request.head.headers, own=own.headers)
+    return _addressed(Exchange(request, match, caller, outgoing), own.way)
 
 
-def _addressed(outgoing: Headers, match: Match, caller: Caller | None) -> Headers:
-    """Say which host is asked, and to a registry that believes its front, who asks."""
-    if match.authority is not None:
-        outgoing = outgoing.with_replaced("Host", match.authority)
-    if match.route.registry.upstream_identity == "headers" and caller is not None:
+def _addressed(exchange: Exchange, way: Way) -> Exchange:
+    """Say which host is asked, by what way, and to a registry that believes its front, who asks."""
+    registry, caller = exchange.match.route.registry, exchange.caller
+    outgoing = exchange.outgoing
+    if (host := registry.host or exchange.match.authority) is not None:
+        outgoing = outgoing.with_replaced("Host", host)
+    outgoing = with_way(outgoing, exchange.request.head, way, host=exchange.host)
+    if registry.upstream_identity == "headers" and caller is not None:
         outgoing = outgoing.with_added(*identity_headers(caller))
-    return outgoing
+    return replace(exchange, outgoing=outgoing)
 
 
 def _objection(method: str, match: Match, found: Caller | NoCaller) -> RelproxyError | None:

@@ -93,6 +93,7 @@ class RequestHead:
     PROXY protocol header names instead; None where that names nobody. `is_fronts_own` where such a
     header says that the front relays nobody. `source` is who the request comes from, once that has
     been read (relproxy/filters/source.py): all that an address decides is decided by this one.
+    `scheme` is `https` where the connection itself is encrypted.
     """
 
     method: str
@@ -104,6 +105,7 @@ class RequestHead:
     connection_source: Address | None = None
     is_fronts_own: bool = False
     source: Address | None = None
+    scheme: str = "http"
 
 
 class RequestBody(Protocol):
@@ -142,11 +144,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """The head of one response."""
+    """The head of one response; `version` is the one in which a registry sent it."""
 
     status: int
     reason: str
     headers: Headers
+    version: tuple[int, int] = (1, 1)
 
 
 async def _nothing_to_close() -> None:

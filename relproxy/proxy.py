@@ -28,13 +28,14 @@ from relproxy.errors import (
     RelproxyError,
     UnauthenticatedError,
 )
-from relproxy.exchange import Exchange, exchange_for, identified
+from relproxy.exchange import Exchange, Own, exchange_for, identified
 from relproxy.filters.base import Dialect
 from relproxy.filters.capture import MetadataHeaders
 from relproxy.filters.headers import downstream_headers, resized_headers
-from relproxy.filters.links import with_prefixed_location
-from relproxy.filters.source import Fronts, with_source
+from relproxy.filters.links import with_location_on, with_prefixed_location
+from relproxy.filters.source import with_source
 from relproxy.filters.trust import TrustedSources
+from relproxy.filters.way import Way, with_via
 from relproxy.identity.base import IdentityProvider
 from relproxy.inspection import Inspected, Inspector
 from relproxy.judging import Judge, shown
@@ -55,7 +56,7 @@ _LOG = logging.getLogger(__name__)
 class Parts:
     """What the flow works with; put together in `app.py`."""
 
-    fronts: Fronts
+    way: Way
     routes: tuple[routing.Route, ...]
     identity: IdentityProvider
     trusted_sources: TrustedSources
@@ -77,7 +78,8 @@ class Proxy:
         self._parts = parts
         self._inspector = Inspector(parts.upstreams, parts.owners, parts.limits)
         self._judge = Judge(parts.trusted_sources, parts.metadata_headers, self._inspector)
-        self._own_headers = (parts.metadata_headers.installation, parts.metadata_headers.instance)
+        names = parts.metadata_headers.installation, parts.metadata_headers.instance
+        self._own = Own(names, parts.way)
         self._shadow = Shadow(
             ShadowParts(
                 identity=parts.identity,
@@ -87,7 +89,7 @@ class Proxy:
                 limits=parts.limits,
                 metrics=parts.metrics,
                 tasks=parts.tasks,
-                own_headers=self._own_headers,
+                own=self._own,
                 patience_s=parts.shadow_s,
             )
         )
@@ -97,7 +99,7 @@ class Proxy:
         started = time.monotonic()
         match: routing.Match | None = None
         try:
-            request = Request(with_source(request.head, self._parts.fronts), request.body)
+            request = Request(with_source(request.head, self._parts.way.fronts), request.body)
             match = routing.match(self._parts.routes, request.head)
             response = await self._matched(request, match)
         except RelproxyError as refusal:
@@ -112,7 +114,7 @@ class Proxy:
             exchange, response = await self._shadow.respond(request, match)
             return self._returned(exchange, await self._linked(exchange, response))
         caller = await identified(self._parts.identity, request, match)
-        exchange = exchange_for(request, match, caller, own_headers=self._own_headers)
+        exchange = exchange_for(request, match, caller, own=self._own)
         match match.treatment:
             case Treatment.CREATE:
                 response = await self._create(exchange)
@@ -201,12 +203,13 @@ class Proxy:
     async def _linked(self, exchange: Exchange, response: Response) -> Response:
         """Put the links of a version document right behind a route's prefix."""
         prefix = exchange.match.route.path_prefix
+        host = exchange.host if exchange.match.route.registry.host else None
         # Glance answers an unknown version with the same document and status 300.
         is_document = exchange.match.operation.is_version_document or response.head.status == 300
-        if not (prefix and is_document and exchange.request.head.method == "GET"):
+        if not ((prefix or host) and is_document and exchange.request.head.method == "GET"):
             return response
         body = await whole_response(response, max_bytes=self._parts.limits.max_page_bytes)
-        return whole(response.head, exchange.dialect.render_versions(body, prefix))
+        return whole(response.head, exchange.dialect.render_versions(body, prefix, host))
 
     async def _forward(self, exchange: Exchange, body: bytes | RequestBody) -> Response:
         upstream = self._parts.upstreams[exchange.registry]
@@ -221,9 +224,11 @@ class Proxy:
     def _returned(self, exchange: Exchange, response: Response) -> Response:
         """Take hop-by-hop fields off, and put links right behind a route's prefix."""
         headers = downstream_headers(response.head.headers)
-        prefix = exchange.match.route.path_prefix
-        host = exchange.outgoing.first("Host")
-        headers = with_prefixed_location(headers, prefix=prefix, host=host)
+        route, sent = exchange.match.route, exchange.outgoing.first("Host")
+        headers = with_prefixed_location(headers, prefix=route.path_prefix, host=sent)
+        if route.registry.host is not None:
+            headers = with_location_on(headers, sent=route.registry.host, named=exchange.host)
+        headers = with_via(headers, self._parts.way.via, response.head.version)
         head = ResponseHead(response.head.status, response.head.reason, headers)
         return Response(head, response.body, response.aclose)
 

@@ -211,6 +211,7 @@ def _head(
         version=(request.version.major, request.version.minor),
         connection_source=announcement.source(peer) if announcement else peer,
         is_fronts_own=announcement is not None and not announcement.is_relayed,
+        scheme=request.scheme,
     )
 
 

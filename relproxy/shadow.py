@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from relproxy.bodies import Copy, copied, read_ahead, too_large
 from relproxy.config import Limits
 from relproxy.errors import RelproxyError
-from relproxy.exchange import Exchange, exchange_for, identified, shadow_exchange
+from relproxy.exchange import Exchange, Own, exchange_for, identified, shadow_exchange
 from relproxy.filters.base import BodyEffect, CreateBody, Row
 from relproxy.filters.body import decoded
 from relproxy.identity.base import IdentityProvider, NoCaller
@@ -54,7 +54,7 @@ class ShadowParts:
     limits: Limits
     metrics: Metrics
     tasks: TaskSet
-    own_headers: tuple[str, ...]
+    own: Own
     patience_s: float
 
 
@@ -84,11 +84,11 @@ class Shadow:
 
     async def _trial(self, request: Request, match: Match) -> Trial:
         """Identify the caller, and see whether the request would be taken at all."""
-        own = self._parts.own_headers
-        trial = Trial(shadow_exchange(request, match, None, own_headers=own))
+        own = self._parts.own
+        trial = Trial(shadow_exchange(request, match, None, own=own))
         found = await self._attempt(trial, identified(self._parts.identity, request, match))
         caller = found if isinstance(found, Caller) else None
-        trial.exchange = shadow_exchange(request, match, caller, own_headers=own)
+        trial.exchange = shadow_exchange(request, match, caller, own=own)
         if found is not None and trial.judgement is ALLOWED:
             trial.enforced = await self._attempt(trial, self._enforced(request, match, found))
         return trial
@@ -96,7 +96,7 @@ class Shadow:
     async def _enforced(self, request: Request, match: Match, found: Caller | NoCaller) -> Exchange:
         if match.refusal is not None:
             raise match.refusal
-        return exchange_for(request, match, found, own_headers=self._parts.own_headers)
+        return exchange_for(request, match, found, own=self._parts.own)
 
     async def _attempt(self, trial: Trial, work: Awaitable[_Result]) -> _Result | None:
         """Do a part of the judging; whatever comes of it, the request goes on."""

@@ -245,7 +245,8 @@ def _head(answer: aiohttp.ClientResponse) -> ResponseHead:
     if answer.status == HTTPStatus.NO_CONTENT and headers.first("Content-Length") != "0":
         # It has no body, whatever it says of its length (RFC 9110, section 8.6).
         headers = headers.without(("Content-Length",))
-    return ResponseHead(answer.status, answer.reason or "", headers)
+    version = (1, 0) if answer.version == aiohttp.HttpVersion10 else (1, 1)
+    return ResponseHead(answer.status, answer.reason or "", headers, version)
 
 
 def _is_strict(message: RawResponseMessage) -> bool:

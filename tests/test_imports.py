@@ -159,10 +159,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "app_identity": (
         *("config", "config_identity", "identity", "keystone", "metrics", "settlement", *VALUES),
     ),
+    "app_forwarding": ("config", "filters", *VALUES),
     "app": (
         *(
             "admin",
             "announcing",
+            "app_forwarding",
             "app_identity",
             "config",
             "endpoints",

@@ -162,8 +162,8 @@ class Dialect(Protocol):
         """Tell whether an error answer to a list says that there is no image with the marker."""
         ...
 
-    def render_versions(self, body: bytes, prefix: str) -> bytes:
-        """Put `prefix` before the paths of a version document's links."""
+    def render_versions(self, body: bytes, prefix: str, host: str | None = None) -> bytes:
+        """Put `prefix` before the paths of a version document's links, and these on `host`."""
         ...
 
     def absent_image(self, image_id: str) -> str:

@@ -172,13 +172,13 @@ class GlanceV2:
             status == HTTPStatus.BAD_REQUEST and b"No image found with ID" in body
         )
 
-    def render_versions(self, body: bytes, prefix: str) -> bytes:
-        """Put `prefix` before the path of every absolute `href` of a version document."""
+    def render_versions(self, body: bytes, prefix: str, host: str | None = None) -> bytes:
+        """Put `prefix` before the path of every absolute `href`, on `host` if that is given."""
         try:
             document = strict_document(body)
         except ValueError as failure:
             raise RegistryGarbageError("The registry's version document is not JSON.") from failure
-        return json.dumps(_prefixed(document, prefix)).encode()
+        return json.dumps(_prefixed(document, prefix, host)).encode()
 
     def absent_image(self, image_id: str) -> str:
         """Return Glance's own sentence (glance/db/__init__.py, ImageRepo.get)."""
@@ -304,16 +304,16 @@ def _import_effect(document: dict[str, Any]) -> BodyEffect | None:
     return BodyEffect(f"import by any method but '{_OWN_IMPORT_METHOD}'")
 
 
-def _prefixed(value: Any, prefix: str) -> Any:  # noqa: ANN401 - JSON
+def _prefixed(value: Any, prefix: str, host: str | None) -> Any:  # noqa: ANN401 - JSON
     if isinstance(value, list):
-        return [_prefixed(item, prefix) for item in value]
+        return [_prefixed(item, prefix, host) for item in value]
     if isinstance(value, dict):
         return {
-            k: _prefixed_href(v, prefix) if k == "href" else _prefixed(v, prefix)
+            k: _prefixed_href(v, prefix, host) if k == "href" else _prefixed(v, prefix, host)
             for k, v in value.items()
         }
     return value
 
 
-def _prefixed_href(href: object, prefix: str) -> object:
-    return prefixed_url(href, prefix) if isinstance(href, str) else href
+def _prefixed_href(href: object, prefix: str, host: str | None) -> object:
+    return prefixed_url(href, prefix, host) if isinstance(href, str) else href

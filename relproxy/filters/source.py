@@ -60,12 +60,28 @@ def with_source(head: RequestHead, fronts: Fronts) -> RequestHead:
     return replace(head, source=_source_of(head, fronts))
 
 
+def is_relayed_by_front(head: RequestHead, fronts: Fronts) -> bool:
+    """Tell whether a front passes on somebody else's request, and may say whose it is.
+
+    A front that relays nobody wrote no header: what stands there was let pass.
+    """
+    return (
+        is_in(head.peer, fronts.networks)
+        and is_in(head.connection_source, fronts.networks)
+        and not head.is_fronts_own
+    )
+
+
+def is_well_formed(field: str) -> bool:
+    """Tell whether a Forwarded field can be read to its end."""
+    return len(field) <= _MAX_FORWARDED_CHARACTERS and _elements(field) is not None
+
+
 def _source_of(head: RequestHead, fronts: Fronts) -> Address | None:
     if not is_in(head.peer, fronts.networks):
         return head.peer
     known = head.connection_source
-    # A front that relays nobody wrote no header: what stands there was let pass.
-    if head.is_fronts_own or fronts.header == "none" or not is_in(known, fronts.networks):
+    if fronts.header == "none" or not is_relayed_by_front(head, fronts):
         return known
     for count, hop in enumerate(_hops(head.headers, fronts.header), start=1):
         if not is_in(hop, fronts.networks):
@@ -89,7 +105,7 @@ def _x_forwarded_for(field: str) -> Iterator[_Hop]:
 
 
 def _forwarded(field: str) -> Iterator[_Hop]:
-    elements = _elements(field) if len(field) <= _MAX_FORWARDED_CHARACTERS else None
+    elements = _elements(field) if is_well_formed(field) else None
     for element in reversed(elements or [{}]):
         yield _node(element.get("for", ""))
 

@@ -144,6 +144,8 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
                 "installations": [{"name": "east", "uuid": EAST}, {"name": "west", "uuid": WEST}],
                 "routes": [{"name": "all", "registry": "glance", "installation": "east"}],
                 "timeouts": {"shutdown_s": 1, "read_s": 20},
+                # So that tests can compare whole messages; test_way.py shows what is added.
+                "forwarding": {"via": None, "header": "none"},
                 **settings,
             }
             relproxy = await stack.enter_async_context(AsyncExitStack())

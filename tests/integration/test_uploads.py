@@ -26,6 +26,7 @@ UPLOAD = b"PUT /v2/images/x/file HTTP/1.1\r\nHost: a\r\n"
 EXPECTS = UPLOAD + b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n"
 ENDLESS = UPLOAD + b"Transfer-Encoding: chunked\r\n\r\n"
 CHUNK = b"8000\r\n" + bytes(0x8000) + b"\r\n"
+SILENT = {"via": None, "header": "none"}
 # For what must not come of itself before a test's own time is over.
 NEVER_S = 600
 
@@ -68,7 +69,7 @@ async def patient(serve: Serve, recorder: Recorder) -> Client:
     """A relproxy that waits for the registry's 100 for longer than any test."""
     return await serve(
         registries=[registry(recorder.url, "registry", upstream_identity="token")],
-        forwarding={"expect_continue_s": NEVER_S},
+        forwarding={**SILENT, "expect_continue_s": NEVER_S},
     )
 
 
@@ -120,7 +121,7 @@ async def test_a_registry_that_says_nothing_gets_the_body_after_a_while(
     """WSGI servers that know no 100-continue would wait for ever, and the client with them."""
     client = await serve(
         registries=[registry(recorder.url, "registry", upstream_identity="token")],
-        forwarding={"expect_continue_s": 0.01},
+        forwarding={**SILENT, "expect_continue_s": 0.01},
     )
     async with connected(client.url) as wire:
         wire.writer.write(EXPECTS)
@@ -136,7 +137,7 @@ async def test_a_client_is_never_told_to_go_on_in_the_middle_of_an_answer(
     """The time is over while the refusal's own body still arrives."""
     client = await serve(
         registries=[registry(recorder.url, "registry", upstream_identity="token")],
-        forwarding={"expect_continue_s": 0.2},
+        forwarding={**SILENT, "expect_continue_s": 0.2},
     )
     recorder.at_head = b"HTTP/1.1 409 Conflict\r\nContent-Length: 4\r\n\r\nno"
     async with connected(client.url) as wire:

@@ -12,14 +12,16 @@ from relproxy.errors import (
     NotFoundError,
     UnauthenticatedError,
 )
-from relproxy.exchange import Exchange, exchange_for, needs_caller, shadow_exchange
+from relproxy.exchange import Exchange, Own, exchange_for, needs_caller, shadow_exchange
+from relproxy.filters.source import Fronts
 from relproxy.filters.visibility import Viewer
+from relproxy.filters.way import Way
 from relproxy.identity.base import NoCaller
 from relproxy.model import AccessRule, Caller, Service, Tenancy
 from relproxy.routing import match
 from tests.unit.given import request, request_head, routes
 
-OWN = ("X-Nova-Installation-UUID", "X-Nova-Instance-ID")
+OWN = Own(("X-Nova-Installation-UUID", "X-Nova-Instance-ID"), Way(Fronts()))
 MEMBER = Caller("p1", "u1", frozenset({"member"}))
 ADMIN = Caller("p2", None, frozenset({"admin"}), is_admin=True)
 NOBODY = NoCaller("Who are you?", "Token")
@@ -37,7 +39,7 @@ def exchanged(
 ) -> Exchange:
     head = request_head(target, *pairs, method=method)
     found = match(routes({}, registry=registry), head)
-    return exchange_for(request(head), found, caller or NOBODY, own_headers=OWN)
+    return exchange_for(request(head), found, caller or NOBODY, own=OWN)
 
 
 def test_an_exchange_knows_where_it_belongs() -> None:
@@ -278,7 +280,7 @@ def test_in_shadow_a_request_goes_on_as_it_came_whatever_speaks_against_it() -> 
     )
     head = request_head("http://images.example/images", *pairs)
     found = match(routes({"mode": "shadow"}), head)
-    outgoing = shadow_exchange(request(head), found, None, own_headers=OWN).outgoing
+    outgoing = shadow_exchange(request(head), found, None, own=OWN).outgoing
 
     assert outgoing.pairs == (
         (b"Accept", VND.encode()),
@@ -291,6 +293,6 @@ def test_in_shadow_a_registry_that_trusts_its_front_hears_relproxy() -> None:
     head = request_head("/v2/images", ("X-Project-Id", "evil"))
     registry = {"tenancy": "registry", "upstream_identity": "headers"}
     found = match(routes({"mode": "shadow"}, registry=registry), head)
-    outgoing = shadow_exchange(request(head), found, MEMBER, own_headers=OWN).outgoing
+    outgoing = shadow_exchange(request(head), found, MEMBER, own=OWN).outgoing
 
     assert outgoing.values("X-Project-Id") == ("p1",)

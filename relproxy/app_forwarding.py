@@ -1,0 +1,13 @@
+"""The composition root's part about what forwarded messages say of their way."""
+
+from __future__ import annotations
+
+from relproxy.config import Configuration
+from relproxy.filters.source import Fronts
+from relproxy.filters.way import Way
+
+
+def way_of(configuration: Configuration) -> Way:
+    """Return what relproxy says of the way, and whom it believes about it."""
+    fronts = Fronts(configuration.fronts.networks, configuration.fronts.header)
+    return Way(fronts, configuration.forwarding.header, configuration.forwarding.via)
