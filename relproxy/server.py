@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from relproxy.announcing import Announcements, peer_of
 from relproxy.errors import RegistryGarbageError, RelproxyError
@@ -24,6 +27,9 @@ _LOG = logging.getLogger(__name__)
 
 # A Keystone token, a list of 200 ids: both fit 16 KiB with room.
 _MAX_LINE_BYTES = 16 * 1024
+# As many as aiohttp takes of itself, and in its words when there are more.
+_MAX_FIELDS = 128
+_TOO_MANY_FIELDS = "Too many headers received"
 _READ_BUFFER_BYTES = 256 * 1024
 # Of a body that nobody wants, where the connection is kept for the next request.
 _MAX_DRAINED_BYTES = 64 * 1024
@@ -113,6 +119,8 @@ class _Connection(web.RequestHandler):
     aiohttp puts its complaint behind the request, which waits for the rest of its body for ever.
     """
 
+    _request_id: str | None = None
+
     def data_received(self, data: bytes) -> None:
         """Take what has arrived."""
         super().data_received(data)
@@ -124,6 +132,33 @@ class _Connection(web.RequestHandler):
             _LOG.info("request broke off")
             if self.transport is not None:
                 self.transport.abort()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what isn't HTTP as relproxy takes it; aiohttp's own answer names its versions."""
+        self._request_id = f"req-{uuid.uuid4()}"
+        answer = super().handle_error(request, status, exc, message)
+        if status != HTTPStatus.BAD_REQUEST:
+            return answer
+        if isinstance(exc, LineTooLong) or message == _TOO_MANY_FIELDS:
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            message = (
+                f"The head of this request is too large: {_MAX_FIELDS} header fields are taken, "
+                f"and {_MAX_LINE_BYTES} bytes of each line."
+            )
+        own = {"Server": "relproxy", "X-Openstack-Request-Id": self._request_id}
+        answer = web.Response(status=status, text=message, headers=own)
+        answer.force_close()
+        return answer
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ANN401 - aiohttp's own
+        """Write what isn't HTTP to the log, with the id that its answer has."""
+        super().log_exception(*args, extra={"request_id": self._request_id}, **kw)
 
 
 class _Server(web.Server):
@@ -138,6 +173,7 @@ class _Server(web.Server):
             auto_decompress=False,
             max_line_size=_MAX_LINE_BYTES,
             max_field_size=_MAX_LINE_BYTES,
+            max_headers=_MAX_FIELDS,
             read_bufsize=_READ_BUFFER_BYTES,
         )
         self._announcements = announcements
@@ -262,7 +298,10 @@ async def _sent(
         and (is_chunked or has_length or not has_body)
         and (is_whole or _is_soon_over(request))
     )
-    head = _rendered(response, is_chunked=is_chunked, keeps_alive=keeps_alive)
+    connection = b"" if keeps_alive else b"close"
+    if keeps_alive and request.version < (1, 1):
+        connection = b"keep-alive"  # Or the client waits for the end of the connection.
+    head = _rendered(response, is_chunked=is_chunked, connection=connection)
     writer = request.writer
     if isinstance(response.body, bytes):
         body = response.body if has_body else b""
@@ -295,14 +334,14 @@ async def _streamed(
         raise ConnectionResetError("the answer broke off") from failure
 
 
-def _rendered(response: Response, *, is_chunked: bool, keeps_alive: bool) -> bytes:
+def _rendered(response: Response, *, is_chunked: bool, connection: bytes) -> bytes:
     head = response.head
     lines = [b"HTTP/1.1 %d %s" % (head.status, head.reason.encode("utf-8", "surrogateescape"))]
     lines += [b"%s: %s" % pair for pair in head.headers.without(("Connection",)).pairs]
     if is_chunked:
         lines.append(b"Transfer-Encoding: chunked")
-    if not keeps_alive:
-        lines.append(b"Connection: close")
+    if connection:
+        lines.append(b"Connection: " + connection)
     whole = b"\r\n".join(lines)
     if b"\n" in whole.replace(b"\r\n", b"") or b"\0" in whole:
         raise RegistryGarbageError("The registry's answer has a broken header.")

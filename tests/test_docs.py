@@ -258,9 +258,17 @@ def test_pages_name_no_path_of_the_machine_that_wrote_them() -> None:
     assert [str(p) for p in PAGES if re.search(r"/work/|/tmp/|/home/", p.read_text())] == []
 
 
-def test_security_names_tests_that_exist() -> None:
-    named = set(re.findall(r"`(test_\w+)`", text_of("docs/security.md")))
+@pytest.mark.parametrize("page", ["docs/security.md", "docs/http.md"])
+def test_a_page_names_tests_that_exist(page: str) -> None:
+    named = set(re.findall(r"`(test_\w+)`", text_of(page)))
     sources = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     there = {name for text in sources for name in re.findall(r"def (test_\w+)", text)}
     assert len(named) > 30
     assert named <= there, named - there
+
+
+def test_every_line_about_http_names_its_test() -> None:
+    rows = [row for row in text_of("docs/http.md").splitlines() if row.startswith("| ")]
+    heads = [row for row in rows if row.endswith("| test |")]
+    assert len(heads) == 8
+    assert [row for row in rows if "`test_" not in row and row not in heads] == []

@@ -84,6 +84,8 @@ class GlanceV2:
         for row in rows:
             if row.method == method:
                 return _operation(row, segments, path)
+        if rows and _is_preflight(method, headers):
+            return Operation("preflight", Treatment.PASS, Access.ANYONE, path)
         allowed = tuple(row.method for row in rows)
         return Operation(UNKNOWN, Treatment.PASS, Access.REFUSED, path, allowed=allowed)
 
@@ -302,6 +304,15 @@ def _import_effect(document: dict[str, Any]) -> BodyEffect | None:
     if name == _OWN_IMPORT_METHOD:
         return None
     return BodyEffect(f"import by any method but '{_OWN_IMPORT_METHOD}'")
+
+
+def _is_preflight(method: str, headers: Headers) -> bool:
+    """Tell whether a browser asks what it may send; it has no token for that (Fetch, CORS).
+
+    Glance's CORS filter answers it, or its router does with 405: neither looks at an image.
+    """
+    asked = headers.first("Origin"), headers.first("Access-Control-Request-Method")
+    return method == "OPTIONS" and None not in asked
 
 
 def _prefixed(value: Any, prefix: str, host: str | None) -> Any:  # noqa: ANN401 - JSON
