@@ -92,6 +92,8 @@ class _Wire(ResponseHandler):
                 self.transport.close()
             self.set_exception(HttpProcessingError(message="not strictly HTTP"))
             return
+        if HTTPStatus.CONTINUE < message.code < HTTPStatus.OK:
+            return  # aiohttp takes any interim answer for the 100 that a body waits for.
         if _has_no_body_but_says_so(message):
             self.force_close()
         super().feed_data(data, size)

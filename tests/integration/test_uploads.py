@@ -19,7 +19,7 @@ from relproxy.messages import Headers
 from relproxy.metrics import Metrics
 from relproxy.upstream import Upstream, open_session
 from tests.integration.conftest import LOOPBACK, Client, Serve, registry
-from tests.integration.recorder import OK, OTHER, Recorder, exchanged
+from tests.integration.recorder import OK, OTHER, Recorder, exchanged, turns
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 UPLOAD = b"PUT /v2/images/x/file HTTP/1.1\r\nHost: a\r\n"
@@ -64,13 +64,18 @@ async def connected(url: str) -> AsyncIterator[Wire]:
         writer.transport.abort()
 
 
+async def waiting(serve: Serve, recorder: Recorder, seconds: float) -> Client:
+    """Start a relproxy that waits so long for the registry to want a body."""
+    return await serve(
+        registries=[registry(recorder.url, "registry", upstream_identity="token")],
+        forwarding={**SILENT, "expect_continue_s": seconds},
+    )
+
+
 @pytest.fixture
 async def patient(serve: Serve, recorder: Recorder) -> Client:
     """A relproxy that waits for the registry's 100 for longer than any test."""
-    return await serve(
-        registries=[registry(recorder.url, "registry", upstream_identity="token")],
-        forwarding={**SILENT, "expect_continue_s": NEVER_S},
-    )
+    return await waiting(serve, recorder, NEVER_S)
 
 
 async def is_served_on_a_connection_of_its_own(client: Client, recorder: Recorder) -> None:
@@ -119,10 +124,7 @@ async def test_a_registry_that_says_nothing_gets_the_body_after_a_while(
     serve: Serve, recorder: Recorder
 ) -> None:
     """WSGI servers that know no 100-continue would wait for ever, and the client with them."""
-    client = await serve(
-        registries=[registry(recorder.url, "registry", upstream_identity="token")],
-        forwarding={**SILENT, "expect_continue_s": 0.01},
-    )
+    client = await waiting(serve, recorder, 0.01)
     async with connected(client.url) as wire:
         wire.writer.write(EXPECTS)
         assert await wire.head() == CONTINUE
@@ -135,10 +137,7 @@ async def test_a_client_is_never_told_to_go_on_in_the_middle_of_an_answer(
     serve: Serve, recorder: Recorder
 ) -> None:
     """The time is over while the refusal's own body still arrives."""
-    client = await serve(
-        registries=[registry(recorder.url, "registry", upstream_identity="token")],
-        forwarding={**SILENT, "expect_continue_s": 0.2},
-    )
+    client = await waiting(serve, recorder, 0.2)
     recorder.at_head = b"HTTP/1.1 409 Conflict\r\nContent-Length: 4\r\n\r\nno"
     async with connected(client.url) as wire:
         wire.writer.write(EXPECTS)
@@ -167,9 +166,12 @@ async def test_time_that_a_client_takes_after_it_was_told_to_go_on_is_not_the_re
 async def test_other_interim_answers_are_not_passed_on_for_a_100(
     patient: Client, recorder: Recorder
 ) -> None:
-    recorder.at_head = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + answer(REFUSALS[0])
+    recorder.at_head = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
     async with connected(patient.url) as wire:
         wire.writer.write(EXPECTS)
+        await recorder.has_got(b"\r\n\r\n")
+        await turns()
+        recorder.writers[0].write(answer(REFUSALS[0]))
         assert (await wire.head()).startswith(b"HTTP/1.1 401 ")
 
 
