@@ -10,4 +10,6 @@ from relproxy.filters.way import Way
 def way_of(configuration: Configuration) -> Way:
     """Return what relproxy says of the way, and whom it believes about it."""
     fronts = Fronts(configuration.fronts.networks, configuration.fronts.header)
-    return Way(fronts, configuration.forwarding.header, configuration.forwarding.via)
+    # Between two kinds a part of what a front says would be lost.
+    follows = "forwarded" if fronts.header == "forwarded" else "x-forwarded"
+    return Way(fronts, configuration.forwarding.header or follows, configuration.forwarding.via)

@@ -20,10 +20,11 @@ class Forwarding(Section):
         description="What relproxy calls itself in the Via of each message, as RFC 9110 wants of a "
         "proxy; null: it says nothing.",
     )
-    header: Literal["none", "forwarded", "x-forwarded"] = Field(
-        default="x-forwarded",
+    header: Literal["none", "forwarded", "x-forwarded"] | None = Field(
+        default=None,
         description="In which headers a registry is told who sent a request, by which scheme and "
-        "to which host: what a front says is added to, of anybody else it is replaced.",
+        "to which host: what a front says is added to, of anybody else it is replaced. Left out: "
+        "forwarded if fronts.header is, else x-forwarded.",
     )
     expect_continue_s: Seconds = Field(
         default=1,

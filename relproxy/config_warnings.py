@@ -46,6 +46,14 @@ def _warnings_about_fronts(configuration: Configuration) -> Iterator[str]:
             "proxy_protocol: a front itself is then the source of all that it passes on."
         )
         return
+    if (configuration.fronts.header, configuration.forwarding.header) == (
+        "forwarded",
+        "x-forwarded",
+    ):
+        yield (
+            "forwarding.header is x-forwarded and fronts.header is forwarded: the registry is told "
+            "the source that a front names, and not the scheme."
+        )
     for setting, networks in _trusting(configuration):
         if any(_overlap(network, front) for network in networks for front in fronts):
             yield (

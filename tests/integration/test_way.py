@@ -84,7 +84,7 @@ async def test_a_front_is_added_to(serve: Serve, recorder: Recorder) -> None:
         serve,
         recorder,
         fronts={"networks": LOOPBACK, "header": "forwarded"},
-        forwarding={"header": "forwarded", "via": "edge"},
+        forwarding={"via": "edge"},
     )
     await exchanged(client.url, GET + b"Forwarded: for=10.0.0.1\r\nX-Forwarded-For: evil\r\n\r\n")
     assert recorder.head.endswith(

@@ -522,6 +522,12 @@ TRUSTING = (
             id="a front that says whom it passes on",
         ),
         pytest.param(
+            f"{TRUSTING}fronts: {{networks: [203.0.113.1/32], header: forwarded}}\n"
+            "forwarding: {header: x-forwarded}\n",
+            ["forwarding.header"],
+            id="a front that says it in another kind of header",
+        ),
+        pytest.param(
             f"{TRUSTING}fronts: {{networks: [192.0.2.7/32], header: x-forwarded-for}}\n",
             ["identity.trusted_networks"],
             id="a front that is trusted to say who calls",
