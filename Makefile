@@ -6,10 +6,11 @@ READY := $(VENV)/.ready
 
 PURE_FUZZ := tests/fuzz/test_targets.py tests/fuzz/test_queries.py tests/fuzz/test_pages.py
 FUZZ_WITH_PARTS := tests/fuzz/test_glance.py tests/fuzz/test_running.py
-QUICK := tests/unit tests/properties $(PURE_FUZZ) tests/test_docs.py tests/test_imports.py
+QUICK := tests/unit tests/properties $(PURE_FUZZ) tests/test_deployment.py tests/test_docs.py \
+	tests/test_imports.py
 WHOLE := tests/contract tests/integration tests/model tests/durability tests/functional $(FUZZ_WITH_PARTS)
 
-.PHONY: demo test unit verify verify-random verify-model verify-fuzz verify-storm verify-power bench-store lint clean
+.PHONY: demo test unit verify verify-random verify-model verify-fuzz verify-storm verify-power verify-page verify-fronts bench-store lint clean
 
 demo: $(READY)
 	$(BIN)/python -m lab.demo $(if $(KEEP),--keep)
@@ -24,7 +25,8 @@ unit: $(READY)
 	$(BIN)/pytest $(QUICK)
 
 # All of `make test`, and what takes longer: many more examples, new ones each time.
-verify: lint test verify-random verify-model verify-fuzz verify-storm verify-power
+verify: lint test verify-random verify-model verify-fuzz verify-storm verify-power verify-page \
+	verify-fronts
 
 verify-random: $(READY)
 	HYPOTHESIS_PROFILE=verify $(BIN)/pytest tests/properties tests/integration/test_random.py \
@@ -47,6 +49,16 @@ verify-storm: $(READY)
 # Thirty power losses under load; -s prints what was there afterwards.
 verify-power: $(READY)
 	HYPOTHESIS_PROFILE=verify $(BIN)/pytest -s tests/durability/test_power.py
+
+# The operator's page in a real Chromium, which Debian has; pictures are left in build/page.
+verify-page: $(READY)
+	command -v chromium >/dev/null || apt-get install -y -qq --no-install-recommends chromium
+	$(BIN)/pytest tests/page
+
+# HAProxy and nginx, as config/ has them, before real relproxies: skipped in `make test` without them.
+verify-fronts: $(READY)
+	command -v haproxy nginx >/dev/null || apt-get install -y -qq --no-install-recommends haproxy nginx-light
+	$(BIN)/pytest tests/test_deployment.py tests/integration/test_fronts.py
 
 # Durable creates a second, the size of a million rows, a look-up; ROWS=10000000 takes a while.
 bench-store: $(READY)

@@ -17,12 +17,9 @@ import aiohttp
 from aiohttp import web
 
 from relproxy import config
-from relproxy.admin.explain import ExplainView
 from relproxy.admin.health import Health, Probe, Watched
-from relproxy.admin.journal import JournalView
-from relproxy.admin.listener import admin_application
-from relproxy.admin.relations import RelationsView
 from relproxy.announcing import announcements_of
+from relproxy.app_admin import admin_of
 from relproxy.app_forwarding import way_of
 from relproxy.app_identity import Logins, opened_identity, opened_logins
 from relproxy.endpoints import Endpoints
@@ -107,9 +104,9 @@ async def running(
         )
         proxy = Proxy(_parts(configuration, recorder, upstreams, identity=identity, tasks=tasks))
         health = _health(configuration, store, upstreams, watched)
-        explainer = Explainer(configuration, asked, recorder.journals, recorder.overlay)
-        views = RelationsView(recorder.overlay), JournalView(recorder.journals)
-        admin = admin_application(health, *views, ExplainView(explainer), metrics)
+        known = recorder.journals, recorder.overlay
+        explainer = Explainer(configuration, asked, *known)
+        admin = admin_of(configuration, health, explainer, known, metrics)
         admin_address = await _listen_admin(opened, sockets.admin, admin)
         in_flight = InFlight(metrics)
         runners = [

@@ -11,6 +11,7 @@ from where that ended, so that no counter ever goes down and no file is left ove
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
@@ -119,6 +120,12 @@ class Metrics:
         summed = CollectorRegistry()
         MultiProcessCollector(summed)  # type: ignore[no-untyped-call]
         return summed
+
+    def samples(self) -> Iterator[tuple[str, Mapping[str, str], float]]:
+        """Yield what a scrape shows, one value after the other: name, labels, value."""
+        for family in self.shown().collect():
+            for sample in family.samples:
+                yield sample.name, sample.labels, sample.value
 
     def _add_those_of_the_listeners(self, own: CollectorRegistry) -> None:
         self.connections_refused = Counter(

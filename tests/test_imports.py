@@ -151,9 +151,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "announcing": ("config", "filters.proxy_protocol", "metrics", *VALUES),
     "server": ("announcing", "metrics", *VALUES),
+    "admin.overview": (*("__version__", "config", "metrics", "store.host_journals", *VALUES),),
     "admin.*": (
         *("admin", "explanation", "filters", "metrics", "store.base", "store.host_journals"),
         *("store.journal_row", "upstream", *VALUES),
+    ),
+    "app_admin": (
+        *("admin", "config", "explanation", "metrics", "store.host_journals", "store.overlay"),
+        *VALUES,
     ),
     "keystone": ("bodies", "config_identity", "tasks", *VALUES),
     "app_identity": (
@@ -164,6 +169,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *(
             "admin",
             "announcing",
+            "app_admin",
             "app_forwarding",
             "app_identity",
             "config",

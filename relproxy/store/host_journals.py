@@ -15,7 +15,7 @@ import asyncio
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -23,7 +23,16 @@ from pathlib import Path
 from relproxy.errors import StoreUnavailableError
 from relproxy.store.base import EntryKind, EntryState
 from relproxy.store.journal_room import files_in
-from relproxy.store.journal_row import LEAVING, NONSENSE, PARKED, SELECT_ENTRY, Row, rank_in, row_of
+from relproxy.store.journal_row import (
+    DUE,
+    LEAVING,
+    NONSENSE,
+    PARKED,
+    SELECT_ENTRY,
+    Row,
+    rank_in,
+    row_of,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,6 +54,17 @@ _OPEN_CREATES = (
 _RANKS = (
     f"SELECT id, {rank_in('entry')} FROM entry "  # noqa: S608 - constants
     "WHERE id IN (SELECT value FROM json_each(?))"
+)
+# What is open, by what it waits for. Each in the words of an index, which is all that is read.
+_WAITING = {
+    "under_way": f"state = '{EntryState.BEGUN}'",
+    "to_deliver": DUE,
+    "in_doubt": f"state = '{EntryState.IN_DOUBT}'",
+    "parked": PARKED,
+}
+_DEPTH = " UNION ALL ".join(
+    f"SELECT '{name}', count(*) FROM entry WHERE {condition}"  # noqa: S608 - constants
+    for name, condition in _WAITING.items()
 )
 # A file: its name may be another's later.
 _Key = tuple[Path, int]
@@ -108,6 +128,23 @@ class HostJournals:
     async def parked(self) -> list[Row]:
         """Return the entries that the store refuses, oldest first."""
         return await self._run((PARKED,), ())
+
+    async def depth(self) -> Mapping[str, int]:
+        """Return how many entries are open, by what they wait for.
+
+        An entry that is on its way to another journal just now may count twice, or not.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._depth)
+
+    def _depth(self) -> Mapping[str, int]:
+        depth = dict.fromkeys(_WAITING, 0)
+
+        def count(_: _Key, connection: sqlite3.Connection) -> None:
+            for name, number in connection.execute(_DEPTH):
+                depth[name] += number
+
+        self._each(count)
+        return depth
 
     async def _pending(
         self, conditions: Sequence[str], value: str, *, at_most: int = -1

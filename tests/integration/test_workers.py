@@ -70,6 +70,11 @@ class Workers:
         shown = [line.rpartition(" ") for line in lines if not line.startswith("#")]
         return {name: float(value) for name, _, value in shown}
 
+    async def overview(self) -> dict[str, Any]:
+        async with self.session.get(f"{self.relproxy.admin_url}/v1/overview") as answer:
+            found: dict[str, Any] = await answer.json()
+            return found
+
     @contextmanager
     def alone(self, slot: int) -> Iterator[int]:
         """Have one worker alone to accept connections, by halting the others."""
@@ -197,6 +202,7 @@ async def test_metrics_are_those_of_all_workers_and_outlive_each(
     for slot in range(COUNT):
         with workers.alone(slot):
             assert (await workers.metrics())[REQUESTS] == 6
+            assert (await workers.overview())["routes"][0]["requests"] == {"200": 6}
     noauth.faults.delay = asyncio.Event()
     with workers.alone(2) as pid:
         lost = asyncio.create_task(workers.get())

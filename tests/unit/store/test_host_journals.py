@@ -204,3 +204,19 @@ async def test_of_very_much_that_is_pending_no_more_is_read_than_asked_for(
     for at_most, count in ((5, None), (6, None), (7, 7), (8, 7)):
         rows = await journals.pending_of_project("alice", at_most=at_most)
         assert (None if rows is None else len(rows)) == count
+
+
+async def test_depth_counts_what_is_open_in_every_file(
+    files: list[JournalFile], journals: HostJournals
+) -> None:
+    parked = {"ended_at": NOW, "reason": "no"}
+    begun = doubtful("e", state=EntryState.BEGUN)
+    add(files[0], doubtful("a"), completed("b"), begun)
+    add(
+        files[1],
+        doubtful("c"),
+        completed("d", **parked),
+        completed("f", state=EntryState.DELIVERED),
+    )
+    expected = {"under_way": 1, "to_deliver": 1, "in_doubt": 2, "parked": 1}
+    assert await journals.depth() == expected
