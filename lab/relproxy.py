@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -59,6 +61,17 @@ class Relproxy:
         return self.home / "relproxy.log"
 
     @property
+    def configuration(self) -> Path:
+        """The file that it reads."""
+        return self.home / "relproxy.yaml"
+
+    def reload(self, **changed: object) -> None:
+        """Change some settings, and have it read its file anew; return at once."""
+        whole = {**self._configuration(), **changed}
+        self.configuration.write_text(yaml.safe_dump(whole))
+        os.kill(self.pid, signal.SIGHUP)
+
+    @property
     def is_running(self) -> bool:
         """Whether the process is there."""
         return self._process is not None and self._process.is_running
@@ -66,9 +79,8 @@ class Relproxy:
     def start(self) -> None:
         """Write the configuration, start, and wait until it is alive."""
         self.home.mkdir(parents=True, exist_ok=True)
-        file = self.home / "relproxy.yaml"
-        file.write_text(yaml.safe_dump(self._configuration()))
-        argv = [sys.executable, "-m", "relproxy", "serve", "--config", str(file)]
+        self.configuration.write_text(yaml.safe_dump(self._configuration()))
+        argv = [sys.executable, "-m", "relproxy", "serve", "--config", str(self.configuration)]
         if self.workers > 1:
             argv += ["--workers", str(self.workers)]
         self._process = Process("relproxy", argv, self.log, self.environment)
@@ -101,4 +113,6 @@ class Relproxy:
             "journal": {"directory": str(self.home / "journal"), "allow_volatile": True},
             "store": {"path": str(self.home / "relproxy.db")},
             **self.settings,
+            # No balancer stands before it.
+            "timeouts": {"notice_s": 0, **self.settings.get("timeouts", {})},
         }

@@ -22,6 +22,7 @@ from relproxy.announcing import announcements_of
 from relproxy.app_admin import admin_of
 from relproxy.app_forwarding import way_of
 from relproxy.app_identity import Logins, opened_identity, opened_logins
+from relproxy.draining import Departure, InFlight
 from relproxy.endpoints import Endpoints
 from relproxy.errors import StoreRefusedError, StoreUnavailableError
 from relproxy.explanation import Explainer
@@ -35,7 +36,7 @@ from relproxy.model import Tenancy
 from relproxy.proxy import Parts, Proxy
 from relproxy.recording import Recording
 from relproxy.routing import route_table
-from relproxy.server import InFlight, make_server
+from relproxy.server import make_server
 from relproxy.settlement import (
     Asked,
     Settlement,
@@ -68,23 +69,26 @@ class Running:
 
     listeners: Mapping[str, tuple[str, int]]
     admin: tuple[str, int]
+    departure: Departure
 
 
 @asynccontextmanager
 async def running(
-    configuration: config.Configuration, sockets: Sockets | None = None
+    configuration: config.Configuration,
+    sockets: Sockets | None = None,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Running]:
     """Serve for as long as the context lasts; leave it to finish what runs and close everything.
 
-    Accepts on `sockets`, if another process has bound them already.
+    Accepts on `sockets`, if somebody has bound them already, and counts in `metrics`, if others do.
 
     Raises `ConfigurationError` if an address can't be bound, `StoreUnavailableError` if the store
     can't be opened.
     """
     async with AsyncExitStack() as opened:
-        sockets = sockets or bind_all(configuration)
+        sockets = sockets or bind_all(configuration).sockets
         opened.callback(sockets.close)
-        metrics = Metrics()
+        metrics = metrics or Metrics()
         store = store_of(configuration.store)
         opened.push_async_callback(store.close)
         await _open(store, configuration)
@@ -107,29 +111,41 @@ async def running(
         known = recorder.journals, recorder.overlay
         explainer = Explainer(configuration, asked, *known)
         admin = admin_of(configuration, health, explainer, known, metrics)
-        admin_address = await _listen_admin(opened, sockets.admin, admin)
+        admin_runner = await _listen_admin(opened, sockets.admin, admin)
         in_flight = InFlight(metrics)
-        runners = [
-            await _runner(
-                opened,
-                make_server(
-                    proxy.respond,
-                    listener=listener.name,
-                    in_flight=in_flight,
-                    announcements=announcements_of(configuration, listener, metrics),
-                ),
-            )
-            for listener in configuration.listeners
-        ]
-        opened.push_async_callback(
-            _drain, health, runners, in_flight, configuration.timeouts.shutdown_s
-        )
+        runners = await _runners(opened, configuration, proxy, in_flight, metrics)
+        timeouts = configuration.timeouts
+        departure = Departure(health, in_flight, runners, admin_runner, notice_s=timeouts.notice_s)
+        opened.push_async_callback(departure.drain, timeouts.shutdown_s)
         listeners = {
             listener.name: await _accepting(runner, sockets.listeners[listener.name])
             for listener, runner in zip(configuration.listeners, runners, strict=True)
         }
+        admin_address = _address(admin_runner)
         _LOG.info("serving", extra={"listeners": listeners, "admin": admin_address})
-        yield Running(listeners, admin_address)
+        yield Running(listeners, admin_address, departure)
+
+
+async def _runners(
+    opened: AsyncExitStack,
+    configuration: config.Configuration,
+    proxy: Proxy,
+    in_flight: InFlight,
+    metrics: Metrics,
+) -> list[web.ServerRunner]:
+    """Return what serves each listener, once it is given sockets."""
+    return [
+        await _runner(
+            opened,
+            make_server(
+                proxy.respond,
+                listener=listener.name,
+                in_flight=in_flight,
+                announcements=announcements_of(configuration, listener, metrics),
+            ),
+        )
+        for listener in configuration.listeners
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,11 +365,12 @@ def _parts(
 
 async def _listen_admin(
     opened: AsyncExitStack, sockets: Sequence[socket.socket], application: web.Application
-) -> tuple[str, int]:
+) -> web.AppRunner:
     runner = web.AppRunner(application, access_log=None)
     opened.push_async_callback(runner.cleanup)
     await runner.setup()
-    return await _accepting(runner, sockets)
+    await _accepting(runner, sockets)
+    return runner
 
 
 async def _runner(opened: AsyncExitStack, server: web.Server) -> web.ServerRunner:
@@ -364,22 +381,12 @@ async def _runner(opened: AsyncExitStack, server: web.Server) -> web.ServerRunne
     return runner
 
 
-async def _drain(
-    health: Health, runners: Sequence[web.BaseRunner], in_flight: InFlight, timeout_s: float
-) -> None:
-    """Turn readiness red, take no more connections, and let what is under way finish.
-
-    Not left to aiohttp's own shutdown, which throws away the rest of an upload.
-    """
-    health.is_draining = True
-    for runner in runners:
-        for site in list(runner.sites):
-            await site.stop()
-    await in_flight.drain(timeout_s)
-
-
 async def _accepting(runner: web.BaseRunner, sockets: Sequence[socket.socket]) -> tuple[str, int]:
     for each in sockets:
         await web.SockSite(runner, each).start()
+    return _address(runner)
+
+
+def _address(runner: web.BaseRunner) -> tuple[str, int]:
     address = runner.addresses[-1]
     return address[0], address[1]

@@ -29,6 +29,7 @@ from relproxy.config_types import (
     PathPrefix,
     PostgresDsn,
     Seconds,
+    SecondsOrNone,
     Section,
 )
 from relproxy.model import Tenancy
@@ -280,8 +281,18 @@ class Timeouts(Section):
         default=2,
         description="For relproxy's own judging of a request in shadow: then it goes on unjudged.",
     )
+    notice_s: SecondsOrNone = Field(
+        default=7,
+        description="From SIGTERM, and red readiness, until connections are refused: HAProxy's own "
+        "defaults (every 2 s, three times) notice within 6. So long idle connections stay open.",
+    )
     shutdown_s: Seconds = Field(
-        default=30, description="For running requests to finish after SIGTERM."
+        default=30, description="For running requests to finish after that."
+    )
+    hang_s: Seconds = Field(
+        default=30,
+        description="For a worker to say nothing before it is killed and followed: it does each "
+        "second, and the longest list is judged in a few.",
     )
 
 

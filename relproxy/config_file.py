@@ -33,15 +33,20 @@ def load_configuration(path: Path) -> Configuration:
 
     Raises `ConfigurationError` with one line for each problem.
     """
+    return parse_configuration(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Read a configuration file. Raises `ConfigurationError` if that can't be done."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as failure:
         reason = failure.strerror if isinstance(failure, OSError) else "it is not UTF-8"
         raise ConfigurationError((f"{path}: can't be read: {reason}.",)) from failure
-    return _checked(text, str(path))
 
 
-def _checked(text: str, name: str) -> Configuration:
+def parse_configuration(text: str, name: str) -> Configuration:
+    """Check the text of a configuration file of that name; raises `ConfigurationError`."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         tree = yaml.safe_load(text)

@@ -121,6 +121,7 @@ InstallationUUID = Annotated[str, AfterValidator(_installation)]
 PathPrefix = Annotated[str, AfterValidator(_prefix)]
 Network = Annotated[networks.Network, BeforeValidator(_network)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, strict=True)]
+SecondsOrNone = Annotated[float, Field(ge=0, le=86_400, strict=True)]
 LongSeconds = Annotated[float, Field(gt=0, le=90 * 86_400, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 

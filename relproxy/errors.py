@@ -163,3 +163,7 @@ class ConfigurationError(RelproxyError):
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class WorkersRefusedError(RelproxyError):
+    """The workers of a new configuration don't begin to serve; those of the old one go on."""

@@ -32,6 +32,10 @@ def count_in_slot(slot: int) -> None:
     values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
 
 
+# The slot of who starts the workers: no worker has it.
+SUPERVISOR_SLOT = 1_000_000
+
+
 def forget_gauges(slot: int, directory: Path) -> None:
     """Drop what a dead worker said of its own present; what it counted stays."""
     mark_process_dead(slot, str(directory))  # type: ignore[no-untyped-call]
@@ -94,10 +98,32 @@ class Metrics:
             ("registry", "reason"),
             registry=own,
         )
+        self._add_those_of_reloads(own)
         self._add_those_of_identity(own)
         self._add_those_of_the_listeners(own)
         self._add_those_of_shadow(own)
         self._add_those_of_the_journal(own)
+
+    def _add_those_of_reloads(self, own: CollectorRegistry) -> None:
+        self.config_reloads = Counter(
+            "relproxy_config_reload",
+            "Reloads of the configuration, by whether it was taken.",
+            ("result",),
+            registry=own,
+        )
+        # Those who read no file themselves, the workers, leave both at 0.
+        self.config_reload_successful = Gauge(
+            "relproxy_config_reload_last_successful",
+            "Whether the configuration was taken when it was last read: 1 or 0.",
+            registry=own,
+            multiprocess_mode="livemax",
+        )
+        self.config_reload_success = Gauge(
+            "relproxy_config_reload_success_timestamp_seconds",
+            "When the configuration that counts was taken, in seconds since 1970.",
+            registry=own,
+            multiprocess_mode="livemax",
+        )
 
     def _add_those_of_identity(self, own: CollectorRegistry) -> None:
         self.token_validations = Counter(

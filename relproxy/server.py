@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -19,9 +18,9 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from relproxy.announcing import Announcements, peer_of
+from relproxy.draining import InFlight
 from relproxy.errors import RegistryGarbageError, RelproxyError
 from relproxy.messages import Headers, Request, RequestHead, Response
-from relproxy.metrics import Metrics
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,38 +37,6 @@ _BODYLESS = frozenset({204, 304})
 
 Respond = Callable[[Request], Awaitable[Response]]
 _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-class InFlight:
-    """The requests of every listener whose answer is not finished."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._gauge = metrics.requests_in_progress
-        self._count = 0
-        self._none = asyncio.Event()
-        self._none.set()
-        self.is_draining = False
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Count one request for as long as it lasts."""
-        self._count += 1
-        self._none.clear()
-        self._gauge.inc()
-        try:
-            yield
-        finally:
-            self._gauge.dec()
-            self._count -= 1
-            if not self._count:
-                self._none.set()
-
-    async def drain(self, timeout_s: float) -> None:
-        """Close each connection with its answer from now on, and wait until none is under way."""
-        self.is_draining = True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._none.wait()
 
 
 class _WithoutForeignBytes(logging.Filter):
@@ -110,7 +77,7 @@ def make_server(
             finally:
                 await response.aclose()
 
-    return _Server(handle, announcements)
+    return _Server(handle, announcements, in_flight)
 
 
 class _Connection(web.RequestHandler):
@@ -119,11 +86,40 @@ class _Connection(web.RequestHandler):
     aiohttp puts its complaint behind the request, which waits for the rest of its body for ever.
     """
 
+    in_flight: InFlight
+    _has_part_of_head = False
     _request_id: str | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request has come, nor the beginning of one, since the last was answered."""
+        return self._awaits_head and not self._has_part_of_head
+
+    @property
+    def was_used(self) -> bool:
+        """Whether there has been a request on it."""
+        return self._request_count > 0
+
+    @property
+    def _awaits_head(self) -> bool:
+        is_waiting = self._waiter is not None and not self._waiter.done()
+        return is_waiting and not self._messages
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a connection."""
+        self.in_flight.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget a connection."""
+        self.in_flight.discard(self)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take what has arrived."""
         super().data_received(data)
+        # A line end too many after a body is no beginning.
+        self._has_part_of_head = self._awaits_head and bool(data.strip(b"\r\n"))
         under_way = self._current_request
         is_broken = bool(self._messages) and not isinstance(
             self._messages[-1][0], RawRequestMessage
@@ -164,7 +160,9 @@ class _Connection(web.RequestHandler):
 class _Server(web.Server):
     """Makes the protocol of each connection, behind PROXY protocol headers where there are any."""
 
-    def __init__(self, handle: _Handle, announcements: Announcements | None) -> None:
+    def __init__(
+        self, handle: _Handle, announcements: Announcements | None, in_flight: InFlight
+    ) -> None:
         super().__init__(
             handle,
             handler_cancellation=True,
@@ -177,6 +175,7 @@ class _Server(web.Server):
             read_bufsize=_READ_BUFFER_BYTES,
         )
         self._announcements = announcements
+        self._in_flight = in_flight
 
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # The loop needs no more.
         if self._announcements is None:
@@ -189,7 +188,9 @@ class _Server(web.Server):
         super().pre_shutdown()
 
     def _connection(self) -> _Connection:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        made = _Connection(self, loop=self._loop, **self._kwargs)
+        made.in_flight = self._in_flight
+        return made
 
 
 class _Body:

@@ -31,17 +31,61 @@ class Sockets:
             for each in sockets:
                 each.close()
 
+    def duplicate(self) -> Sockets:
+        """Return another hold on the same sockets, to be closed by itself."""
+        return Sockets(
+            {name: [each.dup() for each in held] for name, held in self.listeners.items()},
+            [each.dup() for each in self.admin],
+        )
 
-def bind_all(configuration: Configuration) -> Sockets:
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Sockets, with the addresses that a configuration gave them."""
+
+    sockets: Sockets
+    binds: Mapping[str, str]
+    admin_bind: str
+
+    def following(self, configuration: Configuration) -> Bound:
+        """Return what another configuration wants: an address that it keeps keeps its socket.
+
+        So nobody who waits there for being accepted is lost. Raises `ConfigurationError` if an
+        address can't be bound.
+        """
+        held = {_place(n, bind): self.sockets.listeners[n] for n, bind in self.binds.items()}
+        return _bound(configuration, {**held, _place("", self.admin_bind): self.sockets.admin})
+
+
+def bind_all(configuration: Configuration) -> Bound:
     """Bind every address of a configuration; raises `ConfigurationError` if one can't be bound."""
+    return _bound(configuration, {})
+
+
+def _place(name: str, bind: str) -> str:
+    """Return what makes two sockets one; a free port is another one for each name."""
+    return f"{name} at {bind}" if bind.endswith(":0") else bind
+
+
+def _bound(configuration: Configuration, held: Mapping[str, Sequence[socket.socket]]) -> Bound:
+    def of(name: str, bind: str) -> Sequence[socket.socket]:
+        if (kept := held.get(_place(name, bind))) is not None:
+            return [each.dup() for each in kept]
+        new = bind_to(f"listener '{name}'" if name else "admin.bind", bind)
+        for each in new:
+            # `dup` would make it block for all who have it: one who accepts nothing stood still.
+            each.setblocking(False)
+        return new
+
     listeners: dict[str, Sequence[socket.socket]] = {}
-    bound = Sockets(listeners, bind_to("admin.bind", configuration.admin.bind))
+    sockets = Sockets(listeners, of("", configuration.admin.bind))
     with ExitStack() as unless_done:
-        unless_done.callback(bound.close)
+        unless_done.callback(sockets.close)
         for listener in configuration.listeners:
-            listeners[listener.name] = bind_to(f"listener '{listener.name}'", listener.bind)
+            listeners[listener.name] = of(listener.name, listener.bind)
         unless_done.pop_all()
-    return bound
+    binds = {listener.name: listener.bind for listener in configuration.listeners}
+    return Bound(sockets, binds, configuration.admin.bind)
 
 
 def bind_to(setting: str, bind: str) -> Sequence[socket.socket]:

@@ -93,8 +93,8 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     made = Steps()
     real = server._Server  # noqa: SLF001
 
-    def stepped(handle: Any, announcements: Any) -> web.Server:
-        return real(made.wrapped(handle), announcements)
+    def stepped(handle: Any, *rest: Any) -> web.Server:
+        return real(made.wrapped(handle), *rest)
 
     monkeypatch.setattr(server, "_Server", stepped)
     return made

@@ -93,9 +93,9 @@ async def test_an_upload_under_way_arrives_whole_though_relproxy_is_told_to_stop
             stopping.set()
             assert await upload == 204
         assert noauth.requests[-1].length == len(b"first half, second half")
+        assert await asyncio.to_thread(relproxy.await_end) == 0
     finally:
-        status = await asyncio.to_thread(relproxy.stop)
-    assert status == 0
+        await asyncio.to_thread(relproxy.stop)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -113,9 +113,9 @@ async def test_a_signal_lets_the_running_request_finish(
             await _refused(relproxy.port)
             noauth.faults.delay.set()
             assert await running == 200
+        assert await asyncio.to_thread(relproxy.await_end) == 0
     finally:
-        status = await asyncio.to_thread(relproxy.stop)
-    assert status == 0
+        await asyncio.to_thread(relproxy.stop)
 
 
 async def _status(session: aiohttp.ClientSession, url: str) -> int:

@@ -8,14 +8,17 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from relproxy.crew import Backoff, Outfit, in_memory
+from relproxy.errors import WorkersRefusedError
 from relproxy.sockets import Sockets
-from relproxy.supervisor import Backoff, Outfit, Supervisor
-from relproxy.worker import Worker
+from relproxy.supervisor import Supervisor
+from relproxy.worker import Order, Orders, Worker
 
 PATIENCE_S = 20
 
@@ -29,6 +32,17 @@ with open(home / f"lives-{worker['slot']}", "a") as lives:
     print(os.getpid(), file=lives)
 """
 SERVES = _HEAD + "line.send(b'.'); line.recv(1)"
+RETIRES = (
+    _HEAD
+    + """
+import threading
+def beat():
+    while True: line.send(b'.'); threading.Event().wait(0.1)
+threading.Thread(target=beat, daemon=True).start()
+line.recv(1)
+"""
+)
+SILENT = _HEAD + "line.recv(1)"
 REFUSES = _HEAD + "sys.exit(78)"
 CRASHES_EARLY = _HEAD + "os.kill(os.getpid(), 9)"
 IGNORES_SIGTERM = (
@@ -57,8 +71,9 @@ async def eventually(is_so: Callable[[], bool]) -> None:
 class Kept:
     """A supervisor under way."""
 
-    def __init__(self, supervisor: Supervisor, home: Path) -> None:
+    def __init__(self, supervisor: Supervisor, outfit: Outfit, home: Path) -> None:
         self.supervisor = supervisor
+        self.outfit = outfit
         self.home = home
         self.run = asyncio.create_task(supervisor.run())
 
@@ -78,17 +93,26 @@ class Kept:
 
 @asynccontextmanager
 async def kept(
-    script: str, sockets: Sockets, home: Path, *, count: int = 1, drain_s: float = PATIENCE_S
+    script: str,
+    sockets: Sockets,
+    home: Path,
+    *,
+    count: int = 1,
+    drain_s: float = PATIENCE_S,
+    hang_s: float = PATIENCE_S,
 ) -> AsyncIterator[Kept]:
     file = os.memfd_create("configuration")
-    outfit = Outfit([sys.executable, "-c", script], sockets, file, home)
-    under_way = Kept(Supervisor(outfit, count=count, drain_s=drain_s), home)
+    outfit = Outfit(
+        [sys.executable, "-c", script], sockets, file, home, drain_s=drain_s, hang_s=hang_s
+    )
+    under_way = Kept(Supervisor(outfit, count=count), outfit, home)
     try:
         yield under_way
     finally:
         under_way.supervisor.stop()
         await under_way.ended()
-        os.close(file)
+        with suppress(OSError):
+            os.close(file)
 
 
 def events(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, object]]:
@@ -160,6 +184,7 @@ async def test_a_worker_that_served_and_is_refused_now_is_tried_again(
     )
     async with kept(script, sockets, tmp_path) as under_way:
         (pid,) = await under_way.lives(0, at_least=1)
+        await eventually(lambda: under_way.supervisor.is_serving)
         os.kill(pid, signal.SIGKILL)
         await under_way.lives(0, at_least=3)
     assert await under_way.ended() == 0
@@ -185,12 +210,95 @@ async def test_a_worker_that_does_not_drain_is_killed(
         os.kill(pid, 0)
 
 
+async def test_a_worker_that_says_nothing_any_more_is_killed_and_followed(
+    sockets: Sockets, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with kept(IGNORES_SIGTERM, sockets, tmp_path, hang_s=0.2) as under_way:
+        lives = await under_way.lives(0, at_least=2)
+        assert events(caplog, "worker hangs")[0]["pid"] == lives[0]
+        with pytest.raises(ProcessLookupError):
+            os.kill(lives[0], 0)
+        # Those that ignore SIGTERM are killed in the end too.
+        under_way.supervisor.heed()
+        under_way.supervisor.heed()
+
+
+async def test_a_worker_that_goes_on_saying_that_it_serves_stays(
+    sockets: Sockets, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    beats = _HEAD + (
+        "import time\n"
+        "for _ in range(20): line.send(b'.'); time.sleep(0.05)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    async with kept(beats, sockets, tmp_path, hang_s=0.5) as under_way:
+        await under_way.lives(0, at_least=2)
+    assert events(caplog, "worker hangs") == []
+
+
+async def test_new_workers_serve_before_the_old_ones_retire(
+    sockets: Sockets, tmp_path: Path
+) -> None:
+    async with kept(RETIRES, sockets, tmp_path, count=2) as under_way:
+        await under_way.lives(1, at_least=1)
+        supervisor, outfit = under_way.supervisor, under_way.outfit
+        await supervisor.replace(replace(outfit, configuration=in_memory("new")))
+        assert len(await under_way.lives(2, at_least=1) + await under_way.lives(3, at_least=1)) == 2
+        await eventually(lambda: len(supervisor._crews) == 1)  # noqa: SLF001
+        # Their numbers are free, and nobody followed them.
+        await supervisor.replace(replace(outfit, configuration=in_memory("newer")))
+        assert len(await under_way.lives(0, at_least=2)) == 2
+    assert await under_way.ended() == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [(_HEAD + "line.send(b'!No store.'); sys.exit(78)", "No store."), (SILENT, "don't serve")],
+    ids=["says why", "says nothing"],
+)
+async def test_workers_that_can_not_begin_leave_the_old_ones_where_they_are(
+    sockets: Sockets, tmp_path: Path, script: str, why: str
+) -> None:
+    async with kept(RETIRES, sockets, tmp_path) as under_way:
+        (before,) = await under_way.lives(0, at_least=1)
+        outfit = replace(
+            under_way.outfit,
+            command=[sys.executable, "-c", script],
+            configuration=in_memory("new"),
+        )
+        with pytest.raises(WorkersRefusedError, match=why):
+            await under_way.supervisor.replace(outfit, begin_s=2)
+        os.kill(before, 0)
+        assert await under_way.lives(0, at_least=1) == [before]
+    assert await under_way.ended() == 0
+
+
+async def test_a_stop_while_new_workers_begin_kills_none(
+    sockets: Sockets, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with kept(RETIRES, sockets, tmp_path) as under_way:
+        await under_way.lives(0, at_least=1)
+        outfit = replace(
+            under_way.outfit,
+            command=[sys.executable, "-c", SILENT],
+            configuration=in_memory("new"),
+        )
+        replacing = asyncio.create_task(under_way.supervisor.replace(outfit))
+        await under_way.lives(1, at_least=1)
+        under_way.supervisor.heed()
+        with pytest.raises(WorkersRefusedError, match="told to stop"):
+            await replacing
+        assert await under_way.ended() == 0
+    assert events(caplog, "worker killed") == []
+
+
 async def test_no_worker_is_started_when_there_is_no_memory_for_one(
     sockets: Sockets, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = os.memfd_create("configuration")
-    outfit = Outfit([str(tmp_path / "missing")], sockets, file, tmp_path)
-    assert await Supervisor(outfit, count=2, drain_s=1).run() == os.EX_OSERR
+    missing = [str(tmp_path / "missing")]
+    outfit = Outfit(missing, sockets, file, tmp_path, drain_s=1, hang_s=PATIENCE_S)
+    assert await Supervisor(outfit, count=2).run() == os.EX_OSERR
     os.close(file)
     (refusal,) = events(caplog, "worker can't start")
     assert "No such file" in str(refusal["reason"])
@@ -210,23 +318,32 @@ def told(line: socket.socket) -> Worker:
 
 async def test_a_worker_says_that_it_serves_and_stops_when_its_supervisor_is_gone() -> None:
     ours, theirs = socket.socketpair()
-    stopped = asyncio.Event()
-    attending = asyncio.create_task(told(theirs).attend(stopped))
+    orders = Orders()
+    attending = asyncio.create_task(told(theirs).attend(orders))
     ours.setblocking(False)
     with ours:
         assert await asyncio.get_running_loop().sock_recv(ours, 1) == b"."
-        assert not stopped.is_set()
+        assert not orders.are_given
     async with asyncio.timeout(PATIENCE_S):
-        await stopped.wait()
+        assert await orders.wait() is Order.ABANDONED
         await attending
 
 
 async def test_a_worker_stops_when_its_supervisor_was_gone_before_it_served() -> None:
     ours, theirs = socket.socketpair()
     ours.close()
-    stopped = asyncio.Event()
-    await told(theirs).attend(stopped)
-    assert stopped.is_set()
+    orders = Orders()
+    await told(theirs).attend(orders)
+    assert await orders.wait() is Order.ABANDONED
+
+
+async def test_a_worker_that_is_replaced_retires_though_its_supervisor_goes_too() -> None:
+    ours, theirs = socket.socketpair()
+    orders = Orders()
+    with ours:
+        ours.send(b"r")
+    await told(theirs).attend(orders)
+    assert await orders.wait() is Order.RETIRE
 
 
 def test_the_argument_is_plain_json() -> None:
