@@ -10,7 +10,7 @@ QUICK := tests/unit tests/properties $(PURE_FUZZ) tests/test_deployment.py tests
 	tests/test_imports.py
 WHOLE := tests/contract tests/integration tests/model tests/durability tests/functional $(FUZZ_WITH_PARTS)
 
-.PHONY: demo test unit verify verify-random verify-model verify-fuzz verify-storm verify-power verify-page verify-fronts bench-store lint clean
+.PHONY: demo test unit verify verify-random verify-model verify-fuzz verify-storm verify-power verify-reload verify-page verify-fronts bench-store lint clean
 
 demo: $(READY)
 	$(BIN)/python -m lab.demo $(if $(KEEP),--keep)
@@ -25,8 +25,8 @@ unit: $(READY)
 	$(BIN)/pytest $(QUICK)
 
 # All of `make test`, and what takes longer: many more examples, new ones each time.
-verify: lint test verify-random verify-model verify-fuzz verify-storm verify-power verify-page \
-	verify-fronts
+verify: lint test verify-random verify-model verify-fuzz verify-storm verify-power verify-reload \
+	verify-page verify-fronts
 
 verify-random: $(READY)
 	HYPOTHESIS_PROFILE=verify $(BIN)/pytest tests/properties tests/integration/test_random.py \
@@ -49,6 +49,10 @@ verify-storm: $(READY)
 # Thirty power losses under load; -s prints what was there afterwards.
 verify-power: $(READY)
 	HYPOTHESIS_PROFILE=verify $(BIN)/pytest -s tests/durability/test_power.py
+
+# Ten reloads under load, with workers and without; -s prints how much was tried.
+verify-reload: $(READY)
+	HYPOTHESIS_PROFILE=verify $(BIN)/pytest -s tests/integration/test_reload.py
 
 # The operator's page in a real Chromium, which Debian has; pictures are left in build/page.
 verify-page: $(READY)

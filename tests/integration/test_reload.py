@@ -287,12 +287,13 @@ async def listed(relproxy: Relproxy) -> set[str]:
 
 @each_way
 async def test_no_request_fails_while_the_configuration_is_reloaded_again_and_again(
-    tmp_path: Path, noauth: StandIn, workers: int
+    tmp_path: Path, noauth: StandIn, workers: int, effort: int
 ) -> None:
+    reloads = 1 if effort == 1 else 10
     async with started(tmp_path, noauth.url, workers=workers, notice_s=2) as relproxy:
         load = Load([relproxy.url])
         async with loaded(load):
-            for number in range(1, 4):
+            for number in range(1, reloads + 1):
                 await load.goes_on()
                 relproxy.reload(timeouts=settings("", notice_s=2)["timeouts"])
                 await eventually(partial(shows, relproxy, "configuration reloaded", number))
@@ -303,7 +304,8 @@ async def test_no_request_fails_while_the_configuration_is_reloaded_again_and_ag
         assert await listed(relproxy) == load.made
         assert events(relproxy, "worker died") == events(relproxy, "worker killed") == []
         assert await asyncio.to_thread(relproxy.stop) == 0
-        print(f"{workers} workers, 3 reloads: {dict(load.tried)} tried, {len(load.failed)} failed")  # noqa: T201 - shown by -s
+        told = f"{dict(load.tried)} tried, {len(load.failed)} failed"
+        print(f"{workers} workers, {reloads} reloads: {told}")  # noqa: T201 - shown by -s
 
 
 async def test_no_request_fails_while_one_relproxy_after_the_other_is_restarted(
