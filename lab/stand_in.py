@@ -49,6 +49,8 @@ class StandIn(Registry):
     """A Glance to enter with `async with`; `url` is its endpoint, without a version."""
 
     url: str = field(init=False, default="")
+    # Glance's is 503 while the file of its disable_by_file exists.
+    healthcheck_status: int = 200
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -143,7 +145,12 @@ class StandIn(Registry):
         if call.request.method == "OPTIONS":  # Glance's CORS filter takes them all
             return Answer(content_type="", is_traced=False)
         if f"{call.path}/".startswith("/healthcheck/"):
-            return Answer(body=b"OK", content_type="text/plain; charset=UTF-8", is_traced=False)
+            return Answer(
+                self.healthcheck_status,
+                body=b"OK",
+                content_type="text/plain; charset=UTF-8",
+                is_traced=False,
+            )
         if f"{call.path}/".startswith("/versions/"):
             return version_document(call.request.host, 200)
         if call.within_v2 is None:

@@ -137,7 +137,7 @@ class StandInKeystone:
         return web.Response(
             body=json.dumps({"token": said}),
             content_type="application/json",
-            headers={"X-Subject-Token": self.faults.echo or subject},
+            headers=_echoed(subject if self.faults.echo is None else self.faults.echo),
         )
 
     def _is_shown(self, said: dict[str, Any], request: web.BaseRequest) -> bool:
@@ -146,3 +146,7 @@ class StandInKeystone:
             return False
         narrow = said.get("application_credential", {}).get("access_rules") is not None
         return not narrow or "OpenStack-Identity-Access-Rules" in request.headers
+
+
+def _echoed(token: str) -> dict[str, str]:
+    return {"X-Subject-Token": token} if token else {}

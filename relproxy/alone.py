@@ -7,8 +7,9 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
-from relproxy.app import running
+from relproxy.app import Running, running
 from relproxy.config import Configuration
 from relproxy.logs import write_log
 from relproxy.metrics import Metrics
@@ -20,14 +21,10 @@ _LOG = logging.getLogger(__name__)
 
 
 async def live(
-    configuration: Configuration,
-    sockets: Sockets,
-    metrics: Metrics,
-    orders: Orders,
-    begin: Callable[[], None],
+    life: AbstractAsyncContextManager[Running], orders: Orders, begin: Callable[[], None]
 ) -> None:
-    """Serve a configuration until there is an order to end; `begin` is called once it is served."""
-    async with running(configuration, sockets, metrics) as served:
+    """Serve until there is an order to end; `begin` is called once it is served."""
+    async with life as served:
         begin()
         match await orders.wait():
             case Order.STOP:
@@ -65,7 +62,7 @@ class Alone:
         orders, begun = Orders(), asyncio.Event()
         held = sockets.duplicate()
         life = self._tasks.start(
-            live(configuration, held, self._metrics, orders, begun.set), name="life"
+            live(running(configuration, held, self._metrics), orders, begun.set), name="life"
         )
         life.add_done_callback(lambda _: begun.set())
         self._lives.append(life)

@@ -13,30 +13,32 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-import aiohttp
 from aiohttp import web
 
 from relproxy import config
+from relproxy.admin.gate import guarded
 from relproxy.admin.health import Health, Probe, Watched
 from relproxy.announcing import announcements_of
 from relproxy.app_admin import admin_of
 from relproxy.app_forwarding import way_of
 from relproxy.app_identity import Logins, opened_identity, opened_logins
+from relproxy.app_seeing import opened_accounts
+from relproxy.app_upstreams import admission_of, health_checks_of, opened_upstreams
 from relproxy.draining import Departure, InFlight
-from relproxy.endpoints import Endpoints
 from relproxy.errors import StoreRefusedError, StoreUnavailableError
 from relproxy.explanation import Explainer
 from relproxy.filters.base import Dialect
 from relproxy.filters.capture import MetadataHeaders
 from relproxy.filters.glance_v2 import GlanceV2
 from relproxy.filters.trust import trusted_sources
+from relproxy.health_checks import HealthChecks
 from relproxy.identity.base import IdentityProvider
 from relproxy.metrics import Metrics
 from relproxy.model import Tenancy
 from relproxy.proxy import Parts, Proxy
 from relproxy.recording import Recording
 from relproxy.routing import route_table
-from relproxy.server import make_server
+from relproxy.server import Shared, make_server
 from relproxy.settlement import (
     Asked,
     Settlement,
@@ -53,7 +55,7 @@ from relproxy.store.relay import Relay, Terms
 from relproxy.store.relayed_journal import RelayedJournal
 from relproxy.stores import opened_store, store_of, store_to_read
 from relproxy.tasks import TaskSet
-from relproxy.upstream import Upstream, open_session
+from relproxy.upstream import Upstream
 
 _LOG = logging.getLogger(__name__)
 
@@ -77,10 +79,13 @@ async def running(
     configuration: config.Configuration,
     sockets: Sockets | None = None,
     metrics: Metrics | None = None,
+    *,
+    workers: int = 1,
 ) -> AsyncIterator[Running]:
     """Serve for as long as the context lasts; leave it to finish what runs and close everything.
 
     Accepts on `sockets`, if somebody has bound them already, and counts in `metrics`, if others do.
+    `workers` is how many serve together.
 
     Raises `ConfigurationError` if an address can't be bound, `StoreUnavailableError` if the store
     can't be opened.
@@ -89,18 +94,17 @@ async def running(
         sockets = sockets or bind_all(configuration).sockets
         opened.callback(sockets.close)
         metrics = metrics or Metrics()
+        accounts = await opened.enter_async_context(opened_accounts(configuration, metrics))
         store = store_of(configuration.store)
         opened.push_async_callback(store.close)
         await _open(store, configuration)
         recorder = await _recorder(opened, configuration, store, metrics)
-        session = await opened.enter_async_context(
-            open_session(configuration.timeouts, configuration.forwarding)
-        )
-        upstreams = _upstreams(configuration, session, metrics)
+        upstreams = await opened.enter_async_context(opened_upstreams(configuration, metrics))
         logins = await opened.enter_async_context(opened_logins(configuration))
         asked = _asked(configuration, upstreams, logins)
         settlement = _settlement(configuration, recorder, asked, metrics)
-        watched = _background(opened, recorder, settlement)
+        checks = health_checks_of(configuration, upstreams, workers=workers)
+        watched = _background(opened, recorder, settlement, checks)
         tasks = TaskSet()
         opened.push_async_callback(tasks.drain, configuration.timeouts.shutdown_s)
         identity = await opened.enter_async_context(
@@ -111,10 +115,12 @@ async def running(
         known = recorder.journals, recorder.overlay
         explainer = Explainer(configuration, asked, *known)
         admin = admin_of(configuration, health, explainer, known, metrics)
+        admin = guarded(admin, configuration.admin.tokens_file, metrics)
         admin_runner = await _listen_admin(opened, sockets.admin, admin)
         in_flight = InFlight(metrics)
-        runners = await _runners(opened, configuration, proxy, in_flight, metrics)
         timeouts = configuration.timeouts
+        shared = Shared(in_flight, accounts, timeouts.write_s)
+        runners = await _runners(opened, configuration, proxy, shared, metrics)
         departure = Departure(health, in_flight, runners, admin_runner, notice_s=timeouts.notice_s)
         opened.push_async_callback(departure.drain, timeouts.shutdown_s)
         listeners = {
@@ -130,7 +136,7 @@ async def _runners(
     opened: AsyncExitStack,
     configuration: config.Configuration,
     proxy: Proxy,
-    in_flight: InFlight,
+    shared: Shared,
     metrics: Metrics,
 ) -> list[web.ServerRunner]:
     """Return what serves each listener, once it is given sockets."""
@@ -140,7 +146,7 @@ async def _runners(
             make_server(
                 proxy.respond,
                 listener=listener.name,
-                in_flight=in_flight,
+                shared=shared,
                 announcements=announcements_of(configuration, listener, metrics),
             ),
         )
@@ -226,7 +232,10 @@ async def _recorder(
 
 
 def _background(
-    opened: AsyncExitStack, recorder: _Recorder, settlement: Settlement
+    opened: AsyncExitStack,
+    recorder: _Recorder,
+    settlement: Settlement,
+    checks: Mapping[str, HealthChecks],
 ) -> Mapping[str, Watched]:
     """Start what runs beside the requests, and say how each can be seen to be alive."""
     background = TaskSet()
@@ -236,6 +245,10 @@ def _background(
         "relay": background.start(recorder.relay.run(), name="relay"),
         "settlement": background.start(settlement.run(), name="settlement"),
         "adoption": background.start(recorder.adoption.run(), name="adoption"),
+        **{
+            f"health checks of {registry}": background.start(each.run(), name=f"checks {registry}")
+            for registry, each in checks.items()
+        },
     }
 
 
@@ -246,10 +259,7 @@ async def explainer_beside(configuration: config.Configuration) -> AsyncIterator
         store = await opened.enter_async_context(store_to_read(configuration.store))
         journals = HostJournals(configuration.journal.directory)
         opened.push_async_callback(journals.close)
-        session = await opened.enter_async_context(
-            open_session(configuration.timeouts, configuration.forwarding)
-        )
-        upstreams = _upstreams(configuration, session, Metrics())
+        upstreams = await opened.enter_async_context(opened_upstreams(configuration, Metrics()))
         logins = await opened.enter_async_context(opened_logins(configuration))
         asked = _asked(configuration, upstreams, logins)
         yield Explainer(configuration, asked, journals, Overlay(journals, store))
@@ -296,15 +306,6 @@ def _shows_every_image(registry: config.Registry) -> bool:
         return True
     # What it shows to those without a token, if anything, are the public ones.
     return registry.credentials is not None
-
-
-def _upstreams(
-    configuration: config.Configuration, session: aiohttp.ClientSession, metrics: Metrics
-) -> Mapping[str, Upstream]:
-    return {
-        registry.name: Upstream(registry.name, Endpoints(registry.endpoints), session, metrics)
-        for registry in configuration.registries
-    }
 
 
 def _health(
@@ -357,6 +358,7 @@ def _parts(
         owners=recorder.overlay,
         images=recorder.overlay,
         limits=configuration.limits,
+        admission=admission_of(configuration, recorder.metrics),
         metrics=recorder.metrics,
         tasks=tasks,
         shadow_s=configuration.timeouts.shadow_s,

@@ -12,6 +12,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from relproxy.config_admin import Admin
+from relproxy.config_concurrency import AtOnce, Concurrency
+from relproxy.config_endpoints import Ejection, HealthCheck
 from relproxy.config_forwarding import Forwarding
 from relproxy.config_identity import Credentials, Fronts, Identity, TrustedSources
 from relproxy.config_types import (
@@ -23,7 +26,6 @@ from relproxy.config_types import (
     HostName,
     InstallationUUID,
     LongSeconds,
-    LoopbackBind,
     Name,
     Network,
     PathPrefix,
@@ -45,15 +47,6 @@ class Listener(Section):
         strict=True,
         description="Whether every connection has to come from a front and to begin with a PROXY "
         "protocol header, version 1 or 2.",
-    )
-
-
-class Admin(Section):
-    """The listener for operators: health, metrics and relations."""
-
-    bind: LoopbackBind = Field(
-        default="127.0.0.1:9393",
-        description="HOST:PORT, loopback only: it shows every project's records.",
     )
 
 
@@ -164,13 +157,21 @@ class Registry(Section):
         description="registry: it authenticates callers itself; relproxy: it doesn't."
     )
     endpoints: tuple[Endpoint, ...] = Field(
-        min_length=1, description="Its addresses: http://HOST:PORT, one or more."
+        min_length=1, description="Its addresses, one or more: http://HOST:PORT, or unix:/PATH."
     )
     host: Authority | None = Field(
         default=None,
         description="HOST or HOST:PORT that it is asked for; left out, the one that the client "
         "named: Glance makes its links of it.",
     )
+    ejection: Ejection = Ejection()
+    health_check: HealthCheck = HealthCheck()
+    sticky_staging: bool = Field(
+        default=False,
+        description="Whether an image's stage, import and deletion go to the same endpoint: for a "
+        "Glance that stages on a local disk and has no worker_self_reference_url.",
+    )
+    concurrency: AtOnce = AtOnce()
     upstream_identity: Literal["token", "headers"] = Field(
         default="token",
         description="token: the client's own token goes on; headers: for a pipeline that trusts "
@@ -236,6 +237,11 @@ class Limits(Section):
         default=32 * 1024**2,
         description="Bytes of one upstream list page, decoded: 1000 images of 30 KB each.",
     )
+    max_unsent_bytes: Count = Field(
+        default=256 * 1024**2,
+        description="Bytes of answers of more than 64 KiB that one worker holds until their "
+        "clients have taken them; a project has a quarter: two of the largest pages.",
+    )
     max_request_body_bytes: Count = Field(
         default=1024**2,
         description="Bytes of a create, PATCH or import body: Glance's own are a few KB.",
@@ -267,15 +273,25 @@ class Timeouts(Section):
         description="For an idle connection to a registry to be kept: less than the registry "
         "keeps it (gunicorn: 2 s), or a request meets a connection that is being closed.",
     )
+    head_s: Seconds = Field(
+        default=60,
+        description="For a registry to begin an answer, connecting included: a create, an import "
+        "or a long list takes it seconds. Not where image data is moved or deleted.",
+    )
     read_s: Seconds = Field(
         default=300,
-        description="Between two reads from a registry: an import or a slow store backend "
-        "stays silent for minutes.",
+        description="Between two reads from a registry, or until it takes more of an upload. Also "
+        "to begin an answer to an upload, a download, a deletion: a slow store takes minutes.",
+    )
+    write_s: Seconds = Field(
+        default=300,
+        description="For a client that takes no byte of its answer: it is gone then. A slow link "
+        "takes some all the time.",
     )
     probe_s: Seconds = Field(
         default=3,
-        description="For /readyz, or `relproxy explain`, to ask a registry: shorter than a probe's "
-        "own timeout.",
+        description="For /readyz, a health check, or `relproxy explain`, to ask a registry: "
+        "shorter than a probe's own timeout.",
     )
     shadow_s: Seconds = Field(
         default=2,
@@ -302,6 +318,17 @@ class Log(Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="The least severe level that is written."
     )
+    access: bool = Field(
+        default=True,
+        strict=True,
+        description="Whether a line is written for each request, whatever the level.",
+    )
+    spans: bool = Field(
+        default=False,
+        strict=True,
+        description="Whether a span is sent for each request of a trace that is kept; needs the "
+        "extra otel. OTEL_EXPORTER_OTLP_ENDPOINT says where to.",
+    )
 
 
 class Configuration(Section):
@@ -320,6 +347,7 @@ class Configuration(Section):
     routes: tuple[Route, ...] = Field(min_length=1)
     forwarding: Forwarding = Forwarding()
     limits: Limits = Limits()
+    concurrency: Concurrency = Concurrency()
     timeouts: Timeouts = Timeouts()
     log: Log = Log()
 

@@ -39,25 +39,32 @@ def _bind(value: str) -> str:
     return value
 
 
-def _loopback(value: str) -> str:
-    host = _bind(value).rpartition(":")[0].strip("[]")
+def is_loopback(bind: str) -> bool:
+    """Tell whether only this host itself can connect to HOST:PORT."""
+    host = bind.rpartition(":")[0].strip("[]")
     try:
-        is_loopback = host == "localhost" or ip_address(host).is_loopback
+        return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        raise ValueError(
-            "has to be a loopback address: the admin listener shows every project's records and "
-            "has no access control of its own"
-        )
-    return value
+        return False
 
 
 def _endpoint(value: str) -> str:
+    if value.startswith("unix:"):
+        return _unix(value)
     match = _ENDPOINT.fullmatch(value)
     if match is None or int(match["port"] or 0) > 65535:
-        raise ValueError("should be http://HOST:PORT, and nothing behind it")
+        raise ValueError("should be http://HOST:PORT, and nothing behind it, or unix:/PATH")
+    if match[0].partition("//")[2].partition(":")[0].rstrip("/").lower().endswith(".unix.invalid"):
+        raise ValueError("should be unix:/PATH for a socket")
     return value.rstrip("/")
+
+
+def _unix(value: str) -> str:
+    path = value.removeprefix("unix:")
+    # What the kernel has room for (unix(7), sun_path), with a NUL behind it.
+    if not path.startswith("/") or "\0" in path or len(path.encode()) > 107:
+        raise ValueError("should be unix:/PATH, absolute and of 107 bytes at most")
+    return value
 
 
 def _keystone_url(value: str) -> str:
@@ -113,7 +120,6 @@ HostName = Annotated[
 ]
 Authority = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*[A-Za-z0-9](:[0-9]{1,5})?$")]
 Bind = Annotated[str, AfterValidator(_bind)]
-LoopbackBind = Annotated[str, AfterValidator(_loopback)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 KeystoneUrl = Annotated[str, AfterValidator(_keystone_url)]
 PostgresDsn = Annotated[str, AfterValidator(_postgres_dsn)]

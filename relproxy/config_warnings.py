@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from relproxy.config import Configuration
+from relproxy.config_types import is_loopback
 from relproxy.model import Tenancy
 from relproxy.networks import Network, parse_address
 
@@ -30,6 +31,11 @@ def warnings(configuration: Configuration) -> Iterator[str]:
         yield (
             "journal.abandon_after_s is not over timeouts.read_s: a create may be given up while "
             "the registry is still at work on it, and its image then has no record."
+        )
+    if not is_loopback(configuration.admin.bind):
+        yield (
+            f"admin.bind is {configuration.admin.bind}, without TLS: tokens and records can be "
+            "read on the network."
         )
     yield from _warnings_about_fronts(configuration)
     yield from _shadow_warnings(configuration)

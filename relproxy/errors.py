@@ -67,6 +67,20 @@ class BodyTooLargeError(RelproxyError):
     status = 413
 
 
+class TooManyRequestsError(RelproxyError):
+    """The caller's project has as many requests under way as it may."""
+
+    status = 429
+    retry_after_s = 5
+
+
+class OverloadedError(RelproxyError):
+    """As many requests are under way as this relproxy, or the registry, may have."""
+
+    status = 503
+    retry_after_s = 5
+
+
 class RegistryUnreachableError(RelproxyError):
     """No connection to the registry, or it broke before an answer came."""
 
@@ -138,6 +152,13 @@ class KeystoneUnavailableError(RelproxyError):
     retry_after_s = 5
 
 
+class TokensUnusableError(RelproxyError):
+    """The file of the admin listener's tokens can't be read, or has a mistake: nobody is let in."""
+
+    status = 503
+    retry_after_s: ClassVar[int | None] = 5
+
+
 class ListTooCostlyError(RelproxyError):
     """A list needs more upstream pages than one request may cost."""
 
@@ -149,6 +170,13 @@ class ListChangedError(RelproxyError):
 
     status = 503
     retry_after_s = 1
+
+
+class AnswersWaitError(RelproxyError):
+    """Clients haven't taken what they asked for, and no more is held for them."""
+
+    status = 503
+    retry_after_s = 5
 
 
 class RecordNotKeptError(RelproxyError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from relproxy.account import current
+from relproxy.concurrency import Kind
 from relproxy.errors import RelproxyError
 from relproxy.filters.access import narrowed, objection
 from relproxy.filters.base import Dialect
@@ -11,9 +13,15 @@ from relproxy.filters.headers import end_to_end_headers, identity_headers, upstr
 from relproxy.filters.visibility import Viewer
 from relproxy.filters.way import Way, with_way
 from relproxy.identity.base import IdentityProvider, NoCaller
-from relproxy.messages import Headers, Request
+from relproxy.messages import Errand, Headers, Request
 from relproxy.model import Access, Caller, Tenancy, Treatment
 from relproxy.routing import Match
+
+# What has to happen where the data of an image is staged.
+_STAGED = frozenset({"image-stage", "image-import", "image-delete"})
+_TRANSFERS = frozenset({"image-download", "image-upload", "image-stage"})
+# What a store's backend is at work on before the registry answers.
+_DATA = _TRANSFERS | {"image-delete", "store-image"}
 
 _NOT_ASKED = NoCaller("This request needs no caller.", None)
 
@@ -60,10 +68,25 @@ class Exchange:
         """Tell whether the caller is an admin."""
         return self.caller is not None and self.caller.is_admin
 
+    @property
+    def errand(self) -> Errand:
+        """Say what of the request its way to the registry depends on."""
+        operation = self.match.operation
+        sticks = self.match.route.registry.sticky_staging and operation.name in _STAGED
+        return Errand(
+            stays_with=(operation.image_id or "").lower() if sticks else None,
+            moves_data=operation.name in _DATA,
+        )
+
     def viewer(self, *, asks_for_community: bool = False) -> Viewer:
         """Return the point from which the registry's images are looked at."""
         tenancy = self.match.route.registry.tenancy
         return Viewer(tenancy, self.caller, asks_for_community=asks_for_community)
+
+
+def kind_of(match: Match) -> Kind:
+    """Say as what a request counts while it is under way."""
+    return "transfers" if match.operation.name in _TRANSFERS else "requests"
 
 
 def needs_caller(match: Match) -> bool:
@@ -88,7 +111,12 @@ async def identified(
 
     Where it doesn't nobody is asked: a provider that is away doesn't stop what needs none.
     """
-    return await identity.identify(request.head) if needs_caller(match) else _NOT_ASKED
+    if not needs_caller(match):
+        return _NOT_ASKED
+    found = await identity.identify(request.head)
+    if isinstance(found, Caller):
+        current().project = found.project
+    return found
 
 
 def exchange_for(request: Request, match: Match, found: Caller | NoCaller, *, own: Own) -> Exchange:

@@ -13,6 +13,7 @@ from relproxy.bodies import whole, whole_response
 from relproxy.config import Limits
 from relproxy.errors import RegistryGarbageError
 from relproxy.exchange import Exchange
+from relproxy.filters.base import check_named, is_image_id
 from relproxy.filters.headers import whole_body_headers
 from relproxy.filters.visibility import ImageFacts
 from relproxy.messages import Response, Sender
@@ -42,9 +43,12 @@ class Inspector:
     async def inspect(self, exchange: Exchange, image_id: str) -> Inspected | None:
         """Return what is known of an image; None where the registry has none with this id.
 
+        Nobody is asked for what can be no image's id: a database may read it as another one's.
         Raises `StoreUnavailableError`, `RegistryGarbageError` where the registry answers neither
         with the image nor with 404, and what `Upstream.send` raises.
         """
+        if not is_image_id(image_id):
+            return None
         owners = await self._owners.owners(exchange.registry, (image_id.lower(),))
         response = await self._upstreams[exchange.registry].send(
             "GET", exchange.dialect.image_path(image_id), whole_body_headers(exchange.outgoing)
@@ -55,4 +59,5 @@ class Inspector:
         if response.head.status != 200:
             raise RegistryGarbageError("The registry failed to say what this image is.")
         facts = exchange.dialect.image_facts(body)
+        check_named(facts.id, image_id)
         return Inspected(facts, owners.get(image_id.lower()), whole(response.head, body))

@@ -13,11 +13,9 @@ from relproxy.exchange import Exchange
 from relproxy.filters.access import create_objection, effect_objection
 from relproxy.filters.base import BodyEffect, CreateBody
 from relproxy.filters.capture import MetadataHeaders, read_capture
-from relproxy.filters.headers import private_headers
 from relproxy.filters.trust import TrustedSources
 from relproxy.filters.visibility import is_own, may_see
 from relproxy.inspection import Inspected, Inspector
-from relproxy.messages import Response, ResponseHead
 from relproxy.model import Access, Capture
 
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -83,10 +81,3 @@ class Judge:
         if found is None or not allowed(exchange.viewer(), found.facts, found.ownership):
             raise NotFoundError(exchange.dialect.absent_image(image_id))
         return found
-
-
-def shown(found: Inspected) -> Response:
-    """Return the registry's answer for an image, for its caller alone."""
-    head = found.response.head
-    headers = private_headers(head.headers)
-    return Response(ResponseHead(head.status, head.reason, headers), found.response.body)

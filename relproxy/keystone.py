@@ -22,6 +22,7 @@ from relproxy.bodies import read_within
 from relproxy.config_identity import Credentials
 from relproxy.errors import KeystoneUnavailableError
 from relproxy.tasks import Shared
+from relproxy.upstream_wire import Connector
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ _UNKNOWN = frozenset({400, 404, 431})
 async def open_keystone_session(connections: int) -> AsyncIterator[aiohttp.ClientSession]:
     """Lend a client session of its own, which keeps to so many connections at a time."""
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=_KEEPALIVE_S),
+        connector=Connector(limit=connections, keepalive_timeout=_KEEPALIVE_S),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),
         trust_env=False,
@@ -156,7 +157,8 @@ class TokenJudge:
             # It is ours that Keystone doesn't take any more.
             self._login.forget(own)
             answer = await self._asked(query, token, await self._login.headers())
-        if answer.headers.get("X-Subject-Token", token) != token:
+        named = answer.headers.get("X-Subject-Token")
+        if named != token and (answer.status == 200 or named is not None):
             # Something in between has answered another's question: it would be another's token.
             raise KeystoneUnavailableError("Keystone's answer is about another token.")
         if answer.status == 200 and answer.body is not None:

@@ -1,4 +1,8 @@
-"""The log: one JSON object a line on standard error, constant messages, values as fields."""
+"""The log: one JSON object a line on standard error, constant messages, values as fields.
+
+The line of a request (see `relproxy.account`) has its fields for a message: there is one for each
+request, so it is one mapping and one dump.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+# Told whatever the level of the log, which is about what goes wrong.
+_ACCESS = logging.getLogger("relproxy.access")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -19,18 +25,27 @@ class JSONLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; a field that JSON doesn't know is written as text."""
-        fields = {k: v for k, v in vars(record).items() if k not in _STANDARD}
+        said = record.msg if isinstance(record.msg, dict) else None
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
-            "event": record.getMessage(),
+            "event": record.getMessage() if said is None else "request",
             "logger": record.name,
             **self._whose,
-            **fields,
+            **(_fields(record) if said is None else said),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    return {k: v for k, v in vars(record).items() if k not in _STANDARD}
+
+
+def tell_request(account: dict[str, object]) -> None:
+    """Write the line of a request that is over."""
+    _ACCESS.handle(logging.LogRecord(_ACCESS.name, logging.INFO, __file__, 0, account, None, None))
 
 
 def write_log(level: str, *, worker: int | None = None) -> None:

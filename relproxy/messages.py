@@ -170,11 +170,33 @@ class Response:
     aclose: Callable[[], Awaitable[None]] = field(default=_nothing_to_close)
 
 
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What a request is about, as far as its way to the registry depends on it.
+
+    `stays_with` is an image id: of requests with the same one all go to the same endpoint.
+    `moves_data` says that it may take as long as the data of an image takes: to send, to open, to
+    delete.
+    """
+
+    stays_with: str | None = None
+    moves_data: bool = False
+
+
+PLAIN = Errand()
+
+
 class Sender(Protocol):
     """What carries requests to a registry; see `relproxy.upstream.Upstream`."""
 
     async def send(
-        self, method: str, target: str, headers: Headers, body: RequestBody | bytes | None = None
+        self,
+        method: str,
+        target: str,
+        headers: Headers,
+        body: RequestBody | bytes | None = None,
+        *,
+        errand: Errand = PLAIN,
     ) -> Response:
         """Send one request and return its answer."""
         ...

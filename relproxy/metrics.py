@@ -1,7 +1,7 @@
 """What relproxy counts: one table of names (docs/operations.md explains each).
 
-Labels are bounded by the configuration: names of routes, listeners and registries, treatments,
-statuses. Never a project, an image or an instance.
+Labels are bounded by the configuration: names of routes, listeners and registries, endpoints,
+treatments, statuses. Never a project, an image or an instance.
 
 Several workers share a directory, in which each has files of its own, and whoever is scraped sums
 them up. The files are those of a slot, not of a process: a worker that follows a dead one counts on
@@ -11,7 +11,7 @@ from where that ended, so that no counter ever goes down and no file is left ove
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
@@ -64,7 +64,7 @@ class Metrics:
         self.request_seconds = Histogram(
             "relproxy_request_seconds",
             "Time from a request's head to its answer's head.",
-            ("route", "treatment"),
+            ("route", "registry", "treatment"),
             buckets=_SECONDS,
             registry=own,
         )
@@ -92,17 +92,41 @@ class Metrics:
             ("route",),
             registry=own,
         )
-        self.upstream_errors = Counter(
-            "relproxy_upstream_errors",
-            "Requests to a registry that got no usable answer.",
-            ("registry", "reason"),
-            registry=own,
-        )
+        self._add_those_of_traffic(own)
         self._add_those_of_reloads(own)
+        self._add_those_of_concurrency(own)
+        self._add_those_of_endpoints(own)
         self._add_those_of_identity(own)
         self._add_those_of_the_listeners(own)
         self._add_those_of_shadow(own)
         self._add_those_of_the_journal(own)
+
+    def _add_those_of_traffic(self, own: CollectorRegistry) -> None:
+        self.upstream_seconds = Histogram(
+            "relproxy_upstream_seconds",
+            "Time from a request to a registry to its answer's head, by what it was sent for.",
+            ("registry", "treatment"),
+            buckets=_SECONDS,
+            registry=own,
+        )
+        self.received_bytes = Counter(
+            "relproxy_received_bytes",
+            "Bytes of request bodies that clients have sent.",
+            ("route",),
+            registry=own,
+        )
+        self.sent_bytes = Counter(
+            "relproxy_sent_bytes",
+            "Bytes of answers' bodies that clients were sent.",
+            ("route",),
+            registry=own,
+        )
+        self.requests_cut_off = Counter(
+            "relproxy_requests_cut_off",
+            "Requests that ended before their answer was whole, by who ended them.",
+            ("route", "by"),
+            registry=own,
+        )
 
     def _add_those_of_reloads(self, own: CollectorRegistry) -> None:
         self.config_reloads = Counter(
@@ -125,6 +149,47 @@ class Metrics:
             multiprocess_mode="livemax",
         )
 
+    def _add_those_of_concurrency(self, own: CollectorRegistry) -> None:
+        self.transfers_in_progress = Gauge(
+            "relproxy_transfers_in_progress",
+            "Uploads, stagings and downloads of image data that are not finished.",
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self.requests_limited = Counter(
+            "relproxy_requests_limited",
+            "Requests refused because too many were under way.",
+            ("registry", "limit", "kind"),
+            registry=own,
+        )
+
+    def _add_those_of_endpoints(self, own: CollectorRegistry) -> None:
+        self.upstream_errors = Counter(
+            "relproxy_upstream_errors",
+            "Requests to a registry that got no usable answer.",
+            ("registry", "reason"),
+            registry=own,
+        )
+        self.endpoint_up = Gauge(
+            "relproxy_endpoint_up",
+            "1 while an endpoint is well; 0 while it gets no requests, or as the last one left.",
+            ("registry", "endpoint"),
+            registry=own,
+            multiprocess_mode="livemin",
+        )
+        self.endpoint_failures = Counter(
+            "relproxy_endpoint_failures",
+            "Requests that an endpoint did not answer, or with a status that counts as a failure.",
+            ("registry", "endpoint", "reason"),
+            registry=own,
+        )
+        self.endpoint_ejections = Counter(
+            "relproxy_endpoint_ejections",
+            "How often an endpoint was ejected.",
+            ("registry", "endpoint", "reason"),
+            registry=own,
+        )
+
     def _add_those_of_identity(self, own: CollectorRegistry) -> None:
         self.token_validations = Counter(
             "relproxy_token_validations",
@@ -138,6 +203,23 @@ class Metrics:
             buckets=_SECONDS,
             registry=own,
         )
+
+    def begin_at_zero(self, registries: Iterable[str]) -> None:
+        """Show what should never be counted before it is: else its first time is no increase."""
+        for name in registries:
+            for result in (
+                "confirmed",
+                "pending",
+                "abandoned",
+                "in_doubt",
+                "refused",
+                "unrecorded",
+            ):
+                self.records.labels(name, result)
+            for reason in ("unreachable", "timeout", "garbage"):
+                self.upstream_errors.labels(name, reason)
+        for reason in ("missing", "unknown", "scope", "unusable"):
+            self.admin_refusals.labels(reason)
 
     def shown(self) -> CollectorRegistry:
         """Return what a scrape shows: this process's metrics, or those of all workers as one."""
@@ -158,6 +240,13 @@ class Metrics:
             "relproxy_connections_refused",
             "Connections closed because they should begin with a PROXY protocol header, and don't.",
             ("listener", "reason"),
+            registry=own,
+        )
+
+        self.admin_refusals = Counter(
+            "relproxy_admin_refusals",
+            "Requests that the admin listener refused, by what they lacked.",
+            ("reason",),
             registry=own,
         )
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from http import HTTPStatus
 
 from relproxy import routing
+from relproxy.account import current
 from relproxy.bodies import whole, whole_request, whole_response
+from relproxy.concurrency import Admission, Permit
 from relproxy.config import Limits
 from relproxy.errors import (
     BadRequestError,
@@ -28,25 +29,27 @@ from relproxy.errors import (
     RelproxyError,
     UnauthenticatedError,
 )
-from relproxy.exchange import Exchange, Own, exchange_for, identified
+from relproxy.exchange import Exchange, Own, exchange_for, identified, kind_of
 from relproxy.filters.base import Dialect
 from relproxy.filters.capture import MetadataHeaders
-from relproxy.filters.headers import downstream_headers, resized_headers
+from relproxy.filters.headers import downstream_headers, private_headers, resized_headers
 from relproxy.filters.links import with_location_on, with_prefixed_location
 from relproxy.filters.source import with_source
+from relproxy.filters.trace import continued
 from relproxy.filters.trust import TrustedSources
 from relproxy.filters.way import Way, with_via
 from relproxy.identity.base import IdentityProvider
 from relproxy.inspection import Inspected, Inspector
-from relproxy.judging import Judge, shown
+from relproxy.judging import Judge
 from relproxy.listing import Listing, ListTools
 from relproxy.messages import Headers, Request, RequestBody, Response, ResponseHead
 from relproxy.metrics import Metrics
-from relproxy.model import Treatment
+from relproxy.model import Access, Caller, Treatment
 from relproxy.recording import Recording
 from relproxy.shadow import Shadow, ShadowParts
 from relproxy.store.base import ImageLookup, OwnerLookup
 from relproxy.tasks import TaskSet
+from relproxy.unsent import Unsent
 from relproxy.upstream import Upstream
 
 _LOG = logging.getLogger(__name__)
@@ -66,6 +69,7 @@ class Parts:
     owners: OwnerLookup
     images: ImageLookup
     limits: Limits
+    admission: Admission
     metrics: Metrics
     tasks: TaskSet
     shadow_s: float
@@ -79,6 +83,7 @@ class Proxy:
         self._inspector = Inspector(parts.upstreams, parts.owners, parts.limits)
         self._judge = Judge(parts.trusted_sources, parts.metadata_headers, self._inspector)
         names = parts.metadata_headers.installation, parts.metadata_headers.instance
+        self._unsent = Unsent(parts.limits.max_unsent_bytes)
         self._own = Own(names, parts.way)
         self._shadow = Shadow(
             ShadowParts(
@@ -100,8 +105,10 @@ class Proxy:
         match: routing.Match | None = None
         try:
             request = Request(with_source(request.head, self._parts.way.fronts), request.body)
+            request = _accounted(request)
             match = routing.match(self._parts.routes, request.head)
-            response = await self._matched(request, match)
+            _note(match)
+            response = await self._admitted(request, match)
         except RelproxyError as refusal:
             response = self._refused(request, match, refusal)
         except Exception as failure:  # noqa: BLE001 - the top of a request: logged and answered
@@ -109,28 +116,42 @@ class Proxy:
         self._count(match, response.head.status, time.monotonic() - started)
         return response
 
-    async def _matched(self, request: Request, match: routing.Match) -> Response:
+    async def _admitted(self, request: Request, match: routing.Match) -> Response:
         if match.route.is_shadow:
             exchange, response = await self._shadow.respond(request, match)
             return self._returned(exchange, await self._linked(exchange, response))
+        permit = self._parts.admission.admit(match.route.registry.name, kind_of(match))
+        try:
+            return permit.until_sent(await self._matched(request, match, permit))
+        except BaseException:
+            permit.release()
+            raise
+
+    async def _matched(self, request: Request, match: routing.Match, permit: Permit) -> Response:
         caller = await identified(self._parts.identity, request, match)
+        if isinstance(caller, Caller) and caller.project is not None:
+            self._parts.admission.admit_project(permit, caller.project)
         exchange = exchange_for(request, match, caller, own=self._own)
         match match.treatment:
             case Treatment.CREATE:
-                response = await self._create(exchange)
+                response = await self._create(exchange, permit)
             case Treatment.LIST:
                 response = await self._list(exchange)
             case Treatment.IMAGE:
-                response = await self._image(exchange)
+                response = await self._image(exchange, permit)
             case Treatment.PASS:
                 response = await self._pass(exchange)
             case Treatment.REFUSE:
                 raise NotFoundError("The resource could not be found.")
-        return self._returned(exchange, response)
+        if exchange.is_only_wall and match.operation.access is not Access.ANYONE:
+            # The registry has judged nobody, and so it doesn't say for whom its answer is.
+            response = _for_its_caller(response)
+        project = exchange.caller.project if exchange.caller else None
+        return self._unsent.held(self._returned(exchange, response), project)
 
     # -- create: capture, strip, forward, record
 
-    async def _create(self, exchange: Exchange) -> Response:
+    async def _create(self, exchange: Exchange, permit: Permit) -> Response:
         body = await whole_request(
             exchange.request.body, max_bytes=self._parts.limits.max_request_body_bytes
         )
@@ -142,7 +163,7 @@ class Proxy:
         self._judge.check_id(said)
         # From here the create isn't cancelled with its client: what the registry makes is recorded.
         return await self._parts.tasks.finish(
-            self._parts.recording.create(exchange, said, capture), name="create"
+            permit.during(self._parts.recording.create(exchange, said, capture)), name="create"
         )
 
     # -- list: filter
@@ -163,7 +184,7 @@ class Proxy:
 
     # -- one image by id
 
-    async def _image(self, exchange: Exchange) -> Response:
+    async def _image(self, exchange: Exchange, permit: Permit) -> Response:
         body: bytes | RequestBody = exchange.request.body
         if exchange.match.operation.has_effect:
             body = await whole_request(
@@ -172,26 +193,28 @@ class Proxy:
             effect = self._judge.effect(exchange, body)
             if effect is not None and effect.changes_owner:
                 return await self._parts.tasks.finish(
-                    self._parts.recording.owner_change(exchange, body), name="owner"
+                    permit.during(self._parts.recording.owner_change(exchange, body)), name="owner"
                 )
         name = exchange.match.operation.name
         found: Inspected | None = None
         if exchange.is_only_wall and not exchange.is_admin:
             found = await self._judge.own_or_visible(exchange)
             if name == "image-show":
-                return shown(found)
+                return found.response
         if name == "image-delete":
-            return await self._delete(exchange, found)
+            return await self._delete(exchange, found, permit)
         return await self._forward(exchange, body)
 
-    async def _delete(self, exchange: Exchange, found: Inspected | None) -> Response:
+    async def _delete(
+        self, exchange: Exchange, found: Inspected | None, permit: Permit
+    ) -> Response:
         body = await whole_request(
             exchange.request.body, max_bytes=self._parts.limits.max_request_body_bytes
         )
         created_at = found.facts.created_at if found else None
         # Not cancelled with its client either: what the registry deletes is buried.
         return await self._parts.tasks.finish(
-            self._parts.recording.deletion(exchange, body, created_at), name="delete"
+            permit.during(self._parts.recording.deletion(exchange, body, created_at)), name="delete"
         )
 
     # -- pass, forward, reply
@@ -216,10 +239,9 @@ class Proxy:
         method, target = exchange.request.head.method, exchange.match.target
         if isinstance(body, bytes):
             headers = resized_headers(exchange.outgoing, length=len(body))
-            return await upstream.send(method, target, headers, body)
-        return await upstream.send(
-            method, target, exchange.outgoing, None if body.is_empty else body
-        )
+            return await upstream.send(method, target, headers, body, errand=exchange.errand)
+        sent = None if body.is_empty else body
+        return await upstream.send(method, target, exchange.outgoing, sent, errand=exchange.errand)
 
     def _returned(self, exchange: Exchange, response: Response) -> Response:
         """Take hop-by-hop fields off, and put links right behind a route's prefix."""
@@ -235,7 +257,7 @@ class Proxy:
     def _refused(
         self, request: Request, match: routing.Match | None, refusal: RelproxyError
     ) -> Response:
-        request_id = f"req-{uuid.uuid4()}"
+        request_id = current().request_id
         route = match.route if match else None
         dialect = route.dialect if route else self._parts.routes[0].dialect
         _LOG.log(
@@ -259,7 +281,8 @@ class Proxy:
         route = match.route.name if match else "none"
         treatment = match.treatment.value if match else Treatment.REFUSE.value
         self._parts.metrics.requests.labels(route, treatment, str(status)).inc()
-        self._parts.metrics.request_seconds.labels(route, treatment).observe(seconds)
+        registry = match.route.registry.name if match else "none"
+        self._parts.metrics.request_seconds.labels(route, registry, treatment).observe(seconds)
 
 
 def refusal_response(
@@ -273,6 +296,8 @@ def refusal_response(
         ("Content-Length", str(len(body))),
         ("Date", formatdate(usegmt=True)),
         ("X-Openstack-Request-Id", request_id),
+        # A cache would else show a stranger's 404 to the owner.
+        ("Cache-Control", "no-store"),
     ]
     if refusal.retry_after_s is not None:
         fields.append(("Retry-After", str(refusal.retry_after_s)))
@@ -287,6 +312,33 @@ def refusal_response(
         refusal.status, HTTPStatus(refusal.status).phrase, Headers().with_added(*fields)
     )
     return Response(head, body)
+
+
+def _accounted(request: Request) -> Request:
+    """Note who a request comes from, and have it go on as a part of its trace."""
+    account, head = current(), request.head
+    account.source = str(head.source) if head.source else None
+    headers = continued(head.headers, account.trace)
+    return Request(replace(head, headers=headers), request.body)
+
+
+def _note(match: routing.Match) -> None:
+    current().matched(
+        route=match.route.name,
+        registry=match.route.registry.name,
+        treatment=match.treatment.value,
+        operation=match.operation.name,
+    )
+
+
+def _for_its_caller(response: Response) -> Response:
+    head = response.head
+    headers = private_headers(head.headers)
+    return Response(
+        ResponseHead(head.status, head.reason, headers, head.version),
+        response.body,
+        response.aclose,
+    )
 
 
 def _unexpected(failure: Exception) -> RelproxyError:

@@ -21,13 +21,14 @@ from relproxy.config import Limits
 from relproxy.errors import (
     BadRequestError,
     JournalUnavailableError,
+    NotFoundError,
     NothingSentError,
     RelproxyError,
     StoreUnavailableError,
 )
 from relproxy.exchange import Exchange
 from relproxy.failpoints import failpoint
-from relproxy.filters.base import CreateBody
+from relproxy.filters.base import CreateBody, check_named, is_image_id
 from relproxy.filters.headers import resized_headers, whole_body_headers
 from relproxy.messages import Response, ResponseHead, Sender
 from relproxy.metrics import Metrics
@@ -41,6 +42,8 @@ _LOOKED_UP_S = 1.0
 # What a registry answers before it looks at what a PATCH of an owner would do: anybody can have it
 # answered so, as often as he likes.
 _NOTHING_WAS_DONE = frozenset({400, 401, 404, 405, 406, 411, 413, 414, 415, 417, 429, 431})
+# What it answers to one that it may have made; the very caller can see whether it has.
+_MAYBE_DONE = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +105,14 @@ class Recording:
         return response
 
     async def owner_change(self, exchange: Exchange, body: bytes) -> Response:
-        """Forward a PATCH that changes an owner, and record the owner that the registry takes."""
+        """Forward a PATCH that changes an owner, and record the owner that the registry takes.
+
+        Raises `NotFoundError` for an id that no image has, and what `created` raises.
+        """
         image_id = (exchange.match.operation.image_id or "").lower()
+        if not is_image_id(image_id):
+            # It would be the journal's whatever its size; or a database's other way to spell an id.
+            raise NotFoundError(exchange.dialect.absent_image(image_id))
         entry = await self._begun(Intent(exchange.registry, None, None, image_id), EntryKind.OWNER)
         if entry is None:
             return await self._sent(exchange, body)
@@ -116,15 +125,16 @@ class Recording:
             await self._abandon(entry)
         elif status in _NOTHING_WAS_DONE:
             await self._abandon(entry)
-        elif status != HTTPStatus.FORBIDDEN or not await self._is_seen(exchange, entry):
+        elif status not in _MAYBE_DONE or not await self._is_seen(exchange, entry):
             await self._doubt(entry, f"the registry answered {status}")
         return response
 
     async def _is_seen(self, exchange: Exchange, entry: Entry) -> bool:
         """Record the owner of an image as the registry shows it to the very caller; False if not.
 
-        Glance answers some changes of an owner with 403 and makes them all the same. A caller who
-        sees the image no longer may just have given it away.
+        Glance answers some changes of an owner with 403 and makes them all the same; a 409 comes of
+        what is beside it in the PATCH, and anybody can have one for an image of his own. A caller
+        who sees the image no longer may just have given it away.
         """
         asked_at = datetime.now(UTC)
         try:
@@ -188,7 +198,9 @@ class Recording:
         body = await whole_response(answer, max_bytes=self.limits.max_page_bytes)
         if answer.head.status != HTTPStatus.OK:
             return None
-        return exchange.dialect.created_image(body)
+        image = exchange.dialect.created_image(body)
+        check_named(image.id, exchange.match.operation.image_id)
+        return image
 
     async def _bury(self, registry: str, image: ImageKey) -> None:
         try:
@@ -235,7 +247,7 @@ class Recording:
         upstream = self.upstreams[exchange.registry]
         headers = resized_headers(exchange.outgoing, length=len(body))
         method, target = exchange.request.head.method, exchange.match.target
-        response = await upstream.send(method, target, headers, body)
+        response = await upstream.send(method, target, headers, body, errand=exchange.errand)
         failpoint("before-answer-read")
         return response.head, await whole_response(response, max_bytes=self.limits.max_page_bytes)
 
@@ -243,6 +255,7 @@ class Recording:
         head = response.head
         try:
             image = exchange.dialect.created_image(_bytes(response))
+            check_named(image.id, entry.intent.image_id)
             delivery = await self.journal.complete(entry, image)
         except (Exception, asyncio.CancelledError) as failure:
             await self._doubt(entry, f"{failure!r}, location {head.headers.first('Location')}")
@@ -260,6 +273,14 @@ class Recording:
         await self.journal.abandon(entry)
 
     async def _doubt(self, entry: Entry, reason: str) -> None:
+        """Leave an entry to be settled, but for a stranger's.
+
+        A stranger can send as many as he likes, and nothing says what he has made. He wasn't told
+        that it is made, either.
+        """
+        if entry.is_strangers:
+            await self._abandon(entry)
+            return
         self.metrics.records.labels(entry.intent.registry, "in_doubt").inc()
         await self.journal.doubt(entry, reason)
 

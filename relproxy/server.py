@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -17,10 +19,12 @@ from aiohttp import web
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
+from relproxy.account import Account, Accounts, current
 from relproxy.announcing import Announcements, peer_of
 from relproxy.draining import InFlight
 from relproxy.errors import RegistryGarbageError, RelproxyError
 from relproxy.messages import Headers, Request, RequestHead, Response
+from relproxy.writing import Writing
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 _MAX_LINE_BYTES = 16 * 1024
 # As many as aiohttp takes of itself, and in its words when there are more.
 _MAX_FIELDS = 128
+# A request has a token, or two, and may have a long path: all together is far less.
+_MAX_HEAD_BYTES = 64 * 1024
 _TOO_MANY_FIELDS = "Too many headers received"
 _READ_BUFFER_BYTES = 256 * 1024
 # Of a body that nobody wants, where the connection is kept for the next request.
@@ -54,26 +60,44 @@ _SERVER_LOG = logging.getLogger(f"{__name__}.http")
 _SERVER_LOG.addFilter(_WithoutForeignBytes())
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the listeners of a relproxy have in common; `write_s` is in seconds."""
+
+    in_flight: InFlight
+    accounts: Accounts
+    write_s: float
+
+
 def make_server(
     respond: Respond,
     *,
     listener: str,
-    in_flight: InFlight,
+    shared: Shared,
     announcements: Announcements | None = None,
 ) -> web.Server:
     """Return the protocol factory of one listener. It must be made inside the running loop.
 
-    With `announcements`, every connection has to begin with a PROXY protocol header.
+    With `announcements`, every connection has to begin with a PROXY protocol header. A client that
+    takes nothing for `shared.write_s` is cut off.
     """
+    in_flight = shared.in_flight
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        with in_flight.one():
+        with in_flight.one(), _accounted(request, shared.accounts) as account:
+            if _head_bytes(request) > _MAX_HEAD_BYTES:
+                too_long = LineTooLong(b"", _MAX_HEAD_BYTES)
+                return request.protocol.handle_error(request, HTTPStatus.BAD_REQUEST, too_long)
             head = _head(request, listener, announcements)
+            account.came_in(head)
             body = _Body(request)
             response = await respond(Request(head, body))
             body.is_awaited = False  # A 100 would stand in the middle of the answer.
+            account.status = response.head.status
             try:
-                return await _sent(request, response, may_keep_alive=not in_flight.is_draining)
+                writing = Writing(request, shared.write_s)
+                may_keep_alive = not in_flight.is_draining
+                return await _sent(request, response, writing, may_keep_alive=may_keep_alive)
             finally:
                 await response.aclose()
 
@@ -87,6 +111,7 @@ class _Connection(web.RequestHandler):
     """
 
     in_flight: InFlight
+    has_left = False
     _has_part_of_head = False
     _request_id: str | None = None
 
@@ -111,7 +136,8 @@ class _Connection(web.RequestHandler):
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Forget a connection."""
+        """Forget a connection; the request under way ends with its client."""
+        self.has_left = True
         self.in_flight.discard(self)
         super().connection_lost(exc)
 
@@ -145,7 +171,7 @@ class _Connection(web.RequestHandler):
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             message = (
                 f"The head of this request is too large: {_MAX_FIELDS} header fields are taken, "
-                f"and {_MAX_LINE_BYTES} bytes of each line."
+                f"{_MAX_LINE_BYTES} bytes of each line, and {_MAX_HEAD_BYTES} bytes in all."
             )
         own = {"Server": "relproxy", "X-Openstack-Request-Id": self._request_id}
         answer = web.Response(status=status, text=message, headers=own)
@@ -216,6 +242,18 @@ class _Body:
             yield chunk
 
 
+@contextmanager
+def _accounted(request: web.BaseRequest, accounts: Accounts) -> Iterator[Account]:
+    """Lend a request's account, and note at its end how much of its body has come."""
+    protocol = request.protocol
+    with accounts.one(lambda: isinstance(protocol, _Connection) and protocol.has_left) as account:
+        try:
+            yield account
+        finally:
+            # Of no body there is nothing to count.
+            account.bytes_in = request.content.total_bytes if request.body_exists else 0
+
+
 class _SentResponse(web.StreamResponse):
     """What aiohttp's server is given when everything has been written already."""
 
@@ -232,6 +270,11 @@ class _SentResponse(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Do nothing: the end has been written."""
+
+
+def _head_bytes(request: web.BaseRequest) -> int:
+    fields = sum(len(name) + len(value) for name, value in request.raw_headers)
+    return len(request.raw_path) + fields
 
 
 def _head(
@@ -283,7 +326,7 @@ def _half_close(transport: asyncio.Transport | None) -> None:
 
 
 async def _sent(
-    request: web.BaseRequest, response: Response, *, may_keep_alive: bool
+    request: web.BaseRequest, response: Response, writing: Writing, *, may_keep_alive: bool
 ) -> web.StreamResponse:
     """Write the whole response; a body that breaks off breaks the connection off too."""
     has_body = request.method != "HEAD" and response.head.status not in _BODYLESS
@@ -303,30 +346,30 @@ async def _sent(
     if keeps_alive and request.version < (1, 1):
         connection = b"keep-alive"  # Or the client waits for the end of the connection.
     head = _rendered(response, is_chunked=is_chunked, connection=connection)
-    writer = request.writer
     if isinstance(response.body, bytes):
         body = response.body if has_body else b""
-        await writer.write(head + body)
+        await writing.whole(head, body)
+        current().bytes_out = len(body)
     else:
-        await writer.write(head)
-        await _streamed(request, response.body, is_chunked=is_chunked, has_body=has_body)
+        await writing.part(head)
+        if is_chunked:
+            request.writer.enable_chunking()
+        await _streamed(request, response.body, writing, has_body=has_body)
+    await writing.end()
     if not (is_whole or keeps_alive):
         _half_close(request.transport)
     return _SentResponse(response.head.status, keeps_alive=keeps_alive)
 
 
 async def _streamed(
-    request: web.BaseRequest, chunks: AsyncIterator[bytes], *, is_chunked: bool, has_body: bool
+    request: web.BaseRequest, chunks: AsyncIterator[bytes], writing: Writing, *, has_body: bool
 ) -> None:
-    writer = request.writer
-    if is_chunked:
-        writer.enable_chunking()
+    account = current()
     try:
         async for chunk in chunks:
             if has_body:
-                await writer.write(chunk)
-        if is_chunked:
-            await writer.write_eof()
+                await writing.part(chunk)
+                account.bytes_out += len(chunk)
     except RelproxyError as failure:
         # The head is gone: only a broken connection still tells the client that this isn't all.
         _LOG.warning("answer broke off", extra={"reason": failure.sentence})

@@ -6,6 +6,7 @@
                                                                    it, and time and owner fit
     no id is known                                              -> the same, if exactly one image of
                                                                    its name fits
+    (relproxy didn't choose the id, a stranger sent it)         -> abandoned, whatever it shows
     it hides no image from relproxy, and says 404 long after
     it can still be at work on it                               -> abandoned
     anything else                                               -> asked again, ever more rarely
@@ -20,9 +21,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -33,13 +33,15 @@ from relproxy.errors import (
     RegistryGarbageError,
     RegistryTimeoutError,
     RelproxyError,
+    StoreUnavailableError,
 )
-from relproxy.filters.base import Dialect
+from relproxy.filters.base import Dialect, check_named
 from relproxy.filters.headers import identity_headers
 from relproxy.filters.visibility import ImageFacts
 from relproxy.messages import Headers
 from relproxy.metrics import Metrics
 from relproxy.model import Caller, CreatedImage
+from relproxy.settlement_walk import FIRST_PAUSE_S, Walk
 from relproxy.store.base import EntryKind, OwnerLookup
 from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal import LocalJournal
@@ -56,8 +58,6 @@ _GATHERED_S = 0.1
 _ASKED_S = 30.0
 # Of one registry: as many as are read at once, and are gone through before new ones.
 _AT_ONCE = 500
-_FIRST_PAUSE_S = 1.0
-_LONGEST_PAUSE_S = 300.0
 # The registry's clock is not ours, and it shows its times cut to the second.
 _CLOCK_SKEW = timedelta(seconds=60)
 
@@ -135,40 +135,6 @@ class SettlementParts:
     journals: HostJournals
 
 
-@dataclass(slots=True)
-class _Walk:
-    """The way through one registry's entries, some at a time and over and over.
-
-    `reached` is the entry behind which it goes on, None stands for the beginning; `task` is the
-    last that went on.
-    """
-
-    reached: str | None = None
-    task: asyncio.Task[None] | None = None
-    # Entry id -> how often it was asked for, and when it is next (seconds, monotonic).
-    _asked: dict[str, tuple[int, float]] = field(default_factory=dict)
-
-    def is_over(self) -> bool:
-        """Tell whether nobody goes on; raises what nobody foresaw if that ended the last."""
-        if self.task is not None and self.task.done():
-            self.task.result()
-        return self.task is None or self.task.done()
-
-    def is_due(self, entry_id: str) -> bool:
-        """Tell whether it is time to ask for an entry."""
-        return time.monotonic() >= self._asked.get(entry_id, (0, 0.0))[1]
-
-    def put_off(self, entry_id: str) -> None:
-        """Say that an entry is being asked for: the next time is later each time."""
-        asked, _ = self._asked.get(entry_id, (0, 0.0))
-        pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(asked, 10))
-        self._asked[entry_id] = (asked + 1, time.monotonic() + pause_s)
-
-    def forget(self, entry_id: str) -> None:
-        """Say that an entry is settled."""
-        self._asked.pop(entry_id, None)
-
-
 class Settlement:
     """Settles this worker's entries in doubt."""
 
@@ -182,7 +148,7 @@ class Settlement:
         self._journals = parts.journals
         self._abandon_after = timedelta(seconds=abandon_after_s)
         # Registry -> how far its entries have been gone through.
-        self._walks: dict[str, _Walk] = {}
+        self._walks: dict[str, Walk] = {}
         self._tasks = TaskSet()
 
     async def run(self) -> None:
@@ -193,7 +159,7 @@ class Settlement:
                     await self._look()
                 except JournalUnavailableError as failure:
                     _LOG.warning("entries in doubt not read", exc_info=failure)
-                pause_s = _FIRST_PAUSE_S if self._walks else _ROUND_S
+                pause_s = FIRST_PAUSE_S if self._walks else _ROUND_S
                 await self._journal.has_doubts(within_s=pause_s)
                 # Where there is one there are soon others, and they share the look at the journal.
                 await asyncio.sleep(_GATHERED_S)
@@ -209,7 +175,7 @@ class Settlement:
         counts = await self._journal.doubts()
         self._metrics.journal_in_doubt.set(sum(counts.values()))
         for registry in counts:
-            walk = self._walks.setdefault(registry, _Walk())
+            walk = self._walks.setdefault(registry, Walk())
             if walk.is_over():
                 walk.task = self._tasks.start(self._go_on(registry, walk), name=f"ask {registry}")
         over = [r for r, walk in self._walks.items() if r not in counts and walk.is_over()]
@@ -217,7 +183,7 @@ class Settlement:
             del self._walks[registry]
         return [walk.task for walk in self._walks.values() if walk.task is not None]
 
-    async def _go_on(self, registry: str, walk: _Walk) -> None:
+    async def _go_on(self, registry: str, walk: Walk) -> None:
         try:
             rows = await self._journal.in_doubt(registry, behind=walk.reached, at_most=_AT_ONCE)
             # Those that wait for a person are come back to, and nobody waits behind them.
@@ -229,13 +195,17 @@ class Settlement:
         except JournalUnavailableError as failure:
             _LOG.warning("entries in doubt not read", exc_info=failure)
 
-    async def _try(self, row: Row, walk: _Walk) -> None:
+    async def _try(self, row: Row, walk: Walk) -> None:
         try:
             await self._settled(row)
         except WrongStateError:
             # Somebody else has settled it meanwhile, by hand.
             _LOG.info("entry settled elsewhere", extra={"entry": row.id})
         except (Unsettled, RelproxyError) as failure:
+            if await self._changes_nothing(row):
+                await self._ended(row, "abandoned", "no record names the image")
+                walk.forget(row.id)
+                return
             why = failure.sentence if isinstance(failure, RelproxyError) else str(failure)
             await self._unsettled(row, why)
             return
@@ -244,6 +214,19 @@ class Settlement:
             await self._unsettled(row, "relproxy failed to settle it; its log says why.")
             return
         walk.forget(row.id)
+
+    async def _changes_nothing(self, row: Row) -> bool:
+        """Tell whether it is about an owner of what has had no record for a long time.
+
+        Anybody can make such entries while a registry fails, for any id.
+        """
+        is_old = datetime.now(UTC) - row.begun_at >= self._abandon_after
+        if row.kind is not EntryKind.OWNER or row.image_id is None or not is_old:
+            return False
+        try:
+            return not await self._owners.owners(row.registry, (row.image_id,))
+        except StoreUnavailableError:
+            return False
 
     async def _unsettled(self, row: Row, why: str) -> None:
         if why == row.reason:
@@ -255,6 +238,9 @@ class Settlement:
         asked = self._registries.get(row.registry)
         if asked is None:
             raise Unsettled(f"The configuration has no registry '{row.registry}' any more.")
+        if row.entry.is_strangers and not row.is_assigned:
+            await self._ended(row, "abandoned", "nobody is known to have sent it")
+            return
         # Before it is asked: whatever happens to the image meanwhile is later than its answer.
         at = datetime.now(UTC)
         if row.image_id is None:
@@ -297,7 +283,7 @@ class Settlement:
         name = row.image_name if row.image_id is None else None
         creates = await self._journals.open_creates(row.registry, image.id.lower(), name)
         # One that is being adopted stands in two files.
-        others = [create.id for create in creates if create.id != row.id]
+        others = [c.id for c in creates if c.id != row.id and _may_own(c.project, image)]
         if others:
             raise Unsettled(
                 f"Another create may have made the image, and has not ended: entry {others[0]}."
@@ -305,12 +291,14 @@ class Settlement:
 
     async def _check_fits(self, row: Row, image: CreatedImage) -> None:
         """Raise `Unsettled` if the image may be somebody else's: relproxy did not choose its id."""
+        if row.project is None:
+            raise Unsettled("Nobody is known to have sent it: a person has to say whose it is.")
         image_id = image.id.lower()
         if image_id in await self._owners.owners(row.registry, (image_id,)):
             raise Unsettled("A live record holds the image: a person has to say whose it is.")
         if not self._is_of_its_time(row, image.created_at):
             raise Unsettled("The image was not created when the create was under way.")
-        if image.owner is not None and row.project is not None and image.owner != row.project:
+        if not _may_own(row.project, image):
             raise Unsettled("The image belongs to another project than the create's.")
 
     def _is_of_its_time(self, row: Row, created_at: str) -> bool:
@@ -330,12 +318,14 @@ class Settlement:
             return None
         if status != 200:
             raise Unsettled(f"The registry answers {status} when asked for the image.")
-        return _created(asked.dialect.image_facts(body))
+        facts = asked.dialect.image_facts(body)
+        check_named(facts.id, image_id)
+        return _created(facts)
 
     async def _found(self, asked: Asked, row: Row) -> CreatedImage:
         """Return the one image that the create can have made, by what it said."""
         if row.image_name is None:
-            raise Unsettled("The create named neither an id nor a name: nothing to look for.")
+            raise Unsettled("The create named no id, and no name that an image can have.")
         _check_shown(asked)
         target = asked.dialect.named_images_target(row.image_name)
         status, body = await self._answer(asked, target)
@@ -372,6 +362,11 @@ def _check_shown(asked: Asked) -> None:
         raise Unsettled(
             "The registry shows no such image to a stranger: give relproxy credentials for it."
         )
+
+
+def _may_own(project: str | None, image: CreatedImage) -> bool:
+    """Tell whether an image may be a project's, by what the registry says of its owner."""
+    return None in {image.owner, project} or image.owner == project
 
 
 def _created(facts: ImageFacts) -> CreatedImage:

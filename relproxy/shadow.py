@@ -28,7 +28,7 @@ from relproxy.identity.base import IdentityProvider, NoCaller
 from relproxy.inspection import Inspector
 from relproxy.judging import Judge, is_recordable_id
 from relproxy.listing import Listing, ListTools
-from relproxy.messages import Headers, Request, RequestBody, Response, Sender
+from relproxy.messages import PLAIN, Errand, Headers, Request, RequestBody, Response, Sender
 from relproxy.metrics import Metrics
 from relproxy.model import Caller, Intent, Treatment
 from relproxy.recording import Recording
@@ -248,9 +248,8 @@ class Shadow:
     async def _sent(self, trial: Trial, body: RequestBody) -> Response:
         upstream = self._parts.list_tools(trial.exchange.registry).upstream
         method, target = trial.exchange.request.head.method, trial.exchange.match.target
-        return await upstream.send(
-            method, target, trial.exchange.outgoing, None if body.is_empty else body
-        )
+        sent, errand = None if body.is_empty else body, trial.exchange.errand
+        return await upstream.send(method, target, trial.exchange.outgoing, sent, errand=errand)
 
     def _once(self, trial: Trial, body: RequestBody) -> _Once:
         return _Once(
@@ -299,11 +298,17 @@ class _Once:
         return await asyncio.shield(self.started())
 
     async def send(
-        self, method: str, target: str, headers: Headers, body: RequestBody | bytes | None = None
+        self,
+        method: str,
+        target: str,
+        headers: Headers,
+        body: RequestBody | bytes | None = None,
+        *,
+        errand: Errand = PLAIN,
     ) -> Response:
         """Return an answer to be read, that to the client's own request once."""
         if self._is_read or method != self._method:
-            return await self._upstream.send(method, target, headers, body)
+            return await self._upstream.send(method, target, headers, body, errand=errand)
         self._is_read = True
         return (await self.copy()).whole()
 

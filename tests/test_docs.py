@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from relproxy.account import Account
 from relproxy.config import Configuration
 from relproxy.config_file import load_configuration
 from relproxy.metrics import Metrics
@@ -194,6 +195,13 @@ def test_metrics_read_from_the_source_are_all_there_are() -> None:
 )
 def test_operations_names_every_error_admin_path_and_log_event(name: str) -> None:
     assert f"`{name}`" in text_of("docs/operations.md")
+
+
+@pytest.mark.parametrize("field", Account().told())
+def test_operations_explains_every_field_of_the_access_log(field: str) -> None:
+    _, section = text_of("docs/operations.md").split("### The access log\n")
+    rows = section.partition("\n## ")[0].splitlines()
+    assert any(row.startswith("| `") and f"`{field}`" in row.split("|")[1] for row in rows)
 
 
 # -- (c) words

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from relproxy.admin.gate import sees_all
 from relproxy.errors import RelproxyError
 from relproxy.messages import Headers
 from relproxy.store.base import Store
@@ -75,7 +76,7 @@ class Health:
         relproxy in front of several must not leave the path of all because one is away. A store
         that is away is shown and turns nothing red, because it is away for every relproxy alike,
         and creates go on without it. Routes in shadow are named. `?registry=NAME` asks about
-        one registry alone.
+        one registry alone. Who may not see everything is told the status, and no more.
         """
         asked = request.query.get("registry")
         if asked is not None and asked not in self._probes:
@@ -95,9 +96,18 @@ class Health:
             "background": {name: _shown(health) for name, health in background.items()},
             # Nothing is protected there.
             "shadow": self._shadow,
-            "registries": {n: _shown(health) for n, health in zip(names, found, strict=True)},
+            "registries": {
+                name: _shown(health) | {"endpoints": self._endpoints(name)}
+                for name, health in zip(names, found, strict=True)
+            },
         }
-        return web.json_response(body, status=200 if is_ready else 503)
+        shown = body if sees_all(request) else {"status": body["status"]}
+        return web.json_response(shown, status=200 if is_ready else 503)
+
+    def _endpoints(self, registry: str) -> dict[str, str]:
+        """Return how each endpoint of a registry is, as this worker knows it."""
+        known = self._probes[registry].upstream.endpoints.all
+        return {endpoint.url: endpoint.state for endpoint in known}
 
     async def _store_health(self) -> PartHealth:
         try:

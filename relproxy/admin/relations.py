@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from relproxy.admin.gate import holder_of
 from relproxy.admin.parameters import given
+from relproxy.admin.scope import narrowed, shows
 from relproxy.errors import BadRequestError, RelproxyError
 from relproxy.filters.capture import canonical_installation, checked_instance_id
 from relproxy.model import ImageRecord
-from relproxy.store.base import RelationQuery, Relations
+from relproxy.store.base import RelationPage, RelationQuery, Relations
 
 _PARAMETERS = frozenset(
     {"instance_id", "nova_installation_uuid", "image_id", "project", "limit", "cursor"}
@@ -24,15 +26,18 @@ class RelationsView:
         self._store = store
 
     async def relations(self, request: web.Request) -> web.Response:
-        """Return one page of records, newest first."""
+        """Return one page of records, newest first, of what the asker's token is for."""
+        holder = holder_of(request)
         try:
             asked = given(request, _PARAMETERS)
-            page = await self._store.relations(
-                _query(asked), limit=_limit(asked.get("limit")), cursor=asked.get("cursor")
-            )
+            limit, query = _limit(asked.get("limit")), narrowed(_query(asked), holder)
+            page = RelationPage((), None)
+            if query is not None:
+                cursor = asked.get("cursor")
+                page = await self._store.relations(query, limit=limit, cursor=cursor)
         except RelproxyError as refusal:
             return web.json_response({"message": refusal.sentence}, status=refusal.status)
-        relations = [shown(record) for record in page.records]
+        relations = [shown(record) for record in page.records if shows(holder, record)]
         return web.json_response({"relations": relations, "next_cursor": page.next_cursor})
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from relproxy.alone import Alone, live
+from relproxy.app import running
 from relproxy.config import Configuration
 from relproxy.config_file import load_configuration, parse_configuration, read_text
 from relproxy.crew import Outfit, in_memory
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     worker: Worker | None = arguments.as_worker
     try:
         if worker is not None:
-            return _work(arguments.config, worker)
+            return _work(arguments.config, worker, count=arguments.workers)
         text = read_text(arguments.config)
         configuration = parse_configuration(text, str(arguments.config))
         write_log(configuration.log.level)
@@ -71,19 +72,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _work(file: Path, worker: Worker) -> int:
+def _work(file: Path, worker: Worker, *, count: int) -> int:
     try:
         configuration = load_configuration(file)
         write_log(configuration.log.level, worker=worker.slot)
         count_in_slot(worker.slot)
-        asyncio.run(_serve_as(worker, configuration))
+        asyncio.run(_serve_as(worker, configuration, count=count))
     except RelproxyError as failure:
         worker.refuse(failure.sentence)
         raise
     return 0
 
 
-async def _serve_as(worker: Worker, configuration: Configuration) -> None:
+async def _serve_as(worker: Worker, configuration: Configuration, *, count: int) -> None:
     orders, tasks = Orders(), TaskSet()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, orders.give, Order.STOP)
     for number in (signal.SIGINT, signal.SIGHUP):
@@ -93,7 +94,8 @@ async def _serve_as(worker: Worker, configuration: Configuration) -> None:
     def begin() -> None:
         tasks.start(worker.attend(orders), name="line to the supervisor")
 
-    await live(configuration, worker.sockets(), Metrics(), orders, begin)
+    life = running(configuration, worker.sockets(), Metrics(), workers=count)
+    await live(life, orders, begin)
     await tasks.cancel()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from relproxy.errors import RegistryGarbageError
 from relproxy.filters.capture import BodyMetadata
 from relproxy.filters.query import ListQuery
 from relproxy.filters.target import Target
@@ -26,6 +27,15 @@ _IMAGE_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 def is_image_id(text: str) -> bool:
     """Tell whether a registry may have this id; anything else could be another path."""
     return _IMAGE_ID.fullmatch(text) is not None
+
+
+def check_named(found: str | None, asked: str | None) -> None:
+    """Raise `RegistryGarbageError` if an answer is about another image than the one asked for.
+
+    `asked` is None where the registry was to choose the id.
+    """
+    if asked is not None and (found or "").lower() != asked.lower():
+        raise RegistryGarbageError("The registry answered with another image.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,7 @@ class CreateBody:
 
     `stripped` is the body without the reserved properties: the very bytes that came in where it
     had none. `has_id` says that it names an id in any way, be it null; `name` is what it calls the
-    image; `effect` is what not everyone may do, or None.
+    image, None where no image can be called so; `effect` is what not everyone may do, or None.
     """
 
     metadata: BodyMetadata

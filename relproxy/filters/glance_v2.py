@@ -58,6 +58,8 @@ _NOBODYS_ATTRIBUTES = frozenset(
      "get_super_class", "helper", "image_id", "member", "notifier", "reactivate", "repo",
      "send_notification", "set_data"}
 )  # fmt: skip
+# Characters of an image's name; Glance refuses a longer one (glance/api/v2/images.py, "name").
+_LONGEST_NAME = 255
 _PRIVATE = (None, "private", "shared")
 _OWN_IMPORT_METHOD = "glance-direct"
 
@@ -113,7 +115,7 @@ class GlanceV2:
             stripped=_stripped(body, document),
             chosen_id=chosen_id if chosen_id is None else str(chosen_id),
             has_id="id" in document,
-            name=name if isinstance(name, str) else None,
+            name=name if isinstance(name, str) and len(name) <= _LONGEST_NAME else None,
             owner=owner if owner is None else str(owner),
             effect=_create_effect(document),
         )

@@ -26,8 +26,19 @@ _HOP_BY_HOP: tuple[str, ...] = (
 # gunicorn does (its setting forwarder_headers), and then any path may be any other.
 _PATH_OVERRIDES = ("SCRIPT_NAME", "PATH_INFO")
 
-# What Connection must never name: the field would be lost, and the message with it.
-_END_TO_END = frozenset(map(folded, ("Host", "Content-Length", "Content-Type", "Expect")))
+# Where keystonemiddleware finds a token, in its order: the second only where there is no first.
+_TOKEN, _TOKEN_OF_OLD = "X-Auth-Token", "X-Storage-Token"
+
+# What Connection must never name: the field would be lost, and the message, or its caller, with it.
+_END_TO_END = frozenset(
+    map(
+        folded,
+        (
+            *("Host", "Content-Length", "Content-Type", "Expect"),
+            *(_TOKEN, _TOKEN_OF_OLD, "X-Service-Token"),
+        ),
+    )
+)
 
 # With `_` they are no framing to relproxy, and the framing itself to some WSGI servers.
 _FRAMING = frozenset(map(folded, ("Content-Length", "Transfer-Encoding")))
@@ -62,19 +73,25 @@ IDENTITY_HEADERS = (
     "OpenStack-System-Scope",
 )
 
-# They describe the body before it was rewritten, or allow it to be shown to somebody else.
-_BODY_DESCRIPTIONS = (
-    "Accept-Ranges",
-    "Cache-Control",
-    "Content-Encoding",
-    "Content-Length",
-    "Content-MD5",
-    "Digest",
-    "Content-Digest",
-    "Repr-Digest",
-    "ETag",
-    "Expires",
-    "Last-Modified",
+# What goes on beside a body that was rewritten: nothing that describes, counts or links to what the
+# registry answered, in whatever field.
+_BESIDE_A_REWRITTEN_BODY = frozenset(
+    map(
+        folded,
+        (
+            *("Content-Language", "Content-Type", "Date", "Server", "Vary", "Via"),
+            *("X-OpenStack-Request-Id", "Retry-After", "WWW-Authenticate"),
+            *("Content-Security-Policy", "Referrer-Policy", "Strict-Transport-Security"),
+            *("X-Content-Type-Options", "X-Frame-Options"),
+        ),
+    )
+)
+_CORS = b"access-control-"
+
+# Some caches go by one of the later ones before they look at the first (RFC 9213, section 2).
+_CACHING = (
+    *("Cache-Control", "Expires", "Pragma"),
+    *("CDN-Cache-Control", "Surrogate-Control", "X-Accel-Expires"),
 )
 
 # A condition or a range would be judged on the body before it is rewritten.
@@ -113,7 +130,8 @@ def end_to_end_headers(headers: Headers, *, own: Iterable[str]) -> Headers:
     """Return what goes on to a registry of any request, also of one that would be refused.
 
     A length that is spelled with `_` is none to relproxy and may be the length to a WSGI registry,
-    which would then read a part of the next request: it never goes on.
+    which would then read a part of the next request: it never goes on. Nor does a second token, by
+    which a registry might judge where relproxy judges by the first.
     """
     named = _named_by_connection(headers) - _END_TO_END
     framed = Headers(tuple(pair for pair in headers.pairs if pair[0].lower() != b"content_length"))
@@ -125,6 +143,8 @@ def end_to_end_headers(headers: Headers, *, own: Iterable[str]) -> Headers:
         *IDENTITY_HEADERS,
         *own,
     )
+    if headers.values(_TOKEN):
+        gone = (*gone, _TOKEN_OF_OLD)
     return framed.without(gone)
 
 
@@ -141,15 +161,21 @@ def whole_body_headers(headers: Headers) -> Headers:
 
 def rewritten_headers(headers: Headers, *, length: int) -> Headers:
     """Return response headers for a body that was rewritten for one caller."""
-    kept = headers.without(_BODY_DESCRIPTIONS)
+    pairs = downstream_headers(headers).pairs
+    kept = Headers(tuple(pair for pair in pairs if _is_about_no_body(folded(pair[0]))))
     return private_headers(kept.with_added(("Content-Length", str(length))))
+
+
+def _is_about_no_body(name: bytes) -> bool:
+    return name in _BESIDE_A_REWRITTEN_BODY or name.startswith(_CORS)
 
 
 def private_headers(headers: Headers) -> Headers:
     """Return response headers that let no cache show the answer to another caller."""
-    return headers.without(("Cache-Control", "Expires")).with_added(
-        ("Cache-Control", "private, no-store"), ("Vary", "X-Auth-Token")
-    )
+    kept = headers.without(_CACHING)
+    private = kept.with_added(("Cache-Control", "private, no-store"))
+    is_said = "X-Auth-Token" in headers.values("Vary")
+    return private if is_said else private.with_added(("Vary", "X-Auth-Token"))
 
 
 def resized_headers(headers: Headers, *, length: int) -> Headers:
@@ -191,5 +217,6 @@ def _listed(roles: Collection[str]) -> str:
 
 
 def _named_by_connection(headers: Headers) -> frozenset[bytes]:
-    tokens = (token.strip() for value in headers.values("Connection") for token in value.split(","))
-    return frozenset(folded(token) for token in tokens if token)
+    # Each but once, because one that is repeated a thousand times costs no more then.
+    tokens = {token for value in headers.values("Connection") for token in value.split(",")}
+    return frozenset(folded(token.strip()) for token in tokens if token.strip())

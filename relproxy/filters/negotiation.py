@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+# More than any client names; each costs time, and the rest counts for nothing.
+_MAX_RANGES = 100
+
 
 def preferred(accept: str, offers: Sequence[str]) -> str | None:
     """Return the offer that `accept` likes best, the first of equals; None where it takes none.
 
     An empty `accept` takes none: that is how WebOb reads it for Glance.
     """
-    ranges = dict(_media_range(part) for part in accept.lower().split(",") if part.strip())
+    parts = accept.lower().split(",", _MAX_RANGES)[:_MAX_RANGES]
+    ranges = dict(_media_range(part) for part in parts if part.strip())
     best = max(offers, key=lambda offer: _quality(offer, ranges))
     return best if _quality(best, ranges) > 0 else None
 

@@ -24,7 +24,7 @@ from relproxy.identity.token import Token, read_token
 from relproxy.identity.token_cache import TokenCache, TokenNames
 from relproxy.messages import RequestHead
 from relproxy.metrics import Metrics
-from relproxy.model import AccessRule, Caller, Service
+from relproxy.model import Caller, Service
 from relproxy.tasks import Shared
 
 # A Fernet token has about 200 characters, a signed one some hundred more.
@@ -112,15 +112,8 @@ class KeystoneIdentity:
             is_admin_project=token.is_admin_project,
             service=service,
             # What a service asks for in a chain of requests isn't the credential's own request.
-            access_rules=None if service is not None else self._rules(token),
+            access_rules=None if service is not None else token.access_rules,
         )
-
-    def _rules(self, token: Token) -> tuple[AccessRule, ...] | None:
-        """Return those for this service; where there are rules and none for it, it is closed."""
-        rules = token.access_rules
-        if rules is None:
-            return None
-        return tuple(rule for rule in rules if rule.service == self._service_type)
 
     async def _token(self, token: str, *, allow_expired: bool) -> Token | None:
         """Return what a token says, or None for one that isn't good."""
@@ -142,7 +135,11 @@ class KeystoneIdentity:
         with self._metrics.keystone_seconds.time():
             try:
                 shown = await self._judge.shown(token, allow_expired=allow_expired)
-                found = None if shown is None else _checked(read_token(shown))
+                found = (
+                    None
+                    if shown is None
+                    else _checked(read_token(shown, service_type=self._service_type))
+                )
             except KeystoneUnavailableError:
                 self._metrics.token_validations.labels("unavailable").inc()
                 raise

@@ -6,6 +6,7 @@ Source: Identity API v3, "Validate and show information for token".
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,6 +18,11 @@ from relproxy.model import AccessRule
 # Names that go into a header's list: one with a comma in it would be two roles.
 _ROLE = re.compile(r"[\x21-\x2b\x2d-\x7e]([\x20-\x2b\x2d-\x7e]*[\x21-\x2b\x2d-\x7e])?")
 _ID = re.compile(r"[\x21-\x7e]{1,255}")
+# What is remembered of a token may be as large as its owner makes it: so no more rules than anybody
+# writes, and of each no more than Keystone's own database holds.
+_MAX_RULES = 200
+_MAX_PATH = 128
+_MAX_METHOD = 16
 _GARBAGE = "Keystone's answer can't be understood."
 
 
@@ -81,14 +87,17 @@ class Token:
     is_bound: bool
 
 
-def read_token(body: bytes) -> Token:
-    """Read Keystone's answer; raises `KeystoneUnavailableError` if it isn't one about a token."""
+def read_token(body: bytes, *, service_type: str) -> Token:
+    """Read Keystone's answer, and of access rules those for this service.
+
+    Raises `KeystoneUnavailableError` if it isn't one about a token.
+    """
     try:
         said = _DOCUMENT.decode(body).token
         expires_at = datetime.fromisoformat(said.expires_at)
     except (msgspec.DecodeError, ValueError, RecursionError) as failure:
         raise KeystoneUnavailableError(_GARBAGE) from failure
-    project, rules = said.project, _rules(said)
+    project, rules = said.project, _rules(said, service_type)
     return Token(
         user=_sendable(said.user.id),
         user_domain=_sendable(said.user.domain.id),
@@ -106,8 +115,16 @@ def _sendable(text: str | None) -> str | None:
     return text if text is not None and _ID.fullmatch(text) else None
 
 
-def _rules(said: _Token) -> tuple[AccessRule, ...] | None:
+def _rules(said: _Token, service_type: str) -> tuple[AccessRule, ...] | None:
+    """Return those for this service; where there are rules and none for it, it is closed."""
     application = said.application_credential
     if application is None or application.access_rules is None:
         return None
-    return tuple(AccessRule(r.service, r.method, r.path) for r in application.access_rules)
+    rules = [r for r in application.access_rules if r.service == service_type]
+    if len(rules) > _MAX_RULES:
+        return ()  # Closed, as where there are rules and none for this service.
+    return tuple(
+        AccessRule(service_type, sys.intern(rule.method), rule.path)
+        for rule in rules
+        if len(rule.path) <= _MAX_PATH and len(rule.method) <= _MAX_METHOD
+    )

@@ -52,8 +52,12 @@ class TokenCache(Generic[_Known]):
         return known
 
     def keep(self, name: bytes, known: _Known, *, for_s: float) -> None:
-        """Remember something for so many seconds."""
-        self._known[name] = self._clock() + for_s, known
+        """Remember something for so many seconds, and forget what was asked for before that."""
+        now = self._clock()
+        self._known[name] = now + for_s, known
         self._known.move_to_end(name)
+        # What isn't first can have ended too: it goes when what was asked for before it has ended.
+        while self._known and next(iter(self._known.values()))[0] <= now:
+            self._known.popitem(last=False)
         while len(self._known) > self._size:
             self._known.popitem(last=False)

@@ -13,6 +13,7 @@ from relproxy.model import (
     Burial,
     Change,
     CreatedImage,
+    Grade,
     ImageKey,
     ImageRecord,
     InstanceQuery,
@@ -294,6 +295,14 @@ class Entry:
     kind: EntryKind
     intent: Intent
     begun_at: datetime
+
+    @property
+    def is_strangers(self) -> bool:
+        """Tell whether it is a create of which nobody trusted says whose it is, or whence."""
+        capture = self.intent.capture
+        is_vouched = capture is not None and capture.grade is Grade.VOUCHED
+        is_known = self.intent.caller_project is not None or is_vouched
+        return self.kind is EntryKind.CREATE and not is_known
 
 
 class Journal(Protocol):

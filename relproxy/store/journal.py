@@ -4,24 +4,27 @@ Theory of operation. A create that needs a record is written down *before* it le
 registry (BEGUN), and what the registry answered before the client reads it (COMPLETED). From then
 on the record can't be lost with this process, with the store, or by a power failure; only with the
 journal's own disk. The relay takes completed entries to the store (DELIVERED), in their order, as
-often as it takes. A create that the registry refused is ABANDONED. Whatever may have been done and
-isn't known to be (a broken answer, a 5xx, a process that died) is IN_DOUBT, until the registry
-itself is asked (`relproxy/settlement.py`) or a person says what is so.
+often as it takes. A create that the registry refused is ABANDONED: its entry is removed, because
+anybody can have as many refused as he likes. Whatever may have been done and isn't known to be (a
+broken answer, a 5xx, a process that died) is IN_DOUBT, until the registry itself is asked
+(`relproxy/settlement.py`) or a person says what is so. If that is nothing it is ABANDONED too, and
+kept for a while: another copy of it may be on its way from a dead worker's journal.
 
     BEGUN ----> COMPLETED ----> DELIVERED ----> (kept for a while, then forgotten)
       | |           ^  ^            |
       | |           |  +------------+  it was put again to another server, which didn't take it
       | +-> IN_DOUBT+
       |         |
-      +---------+-> ABANDONED
+      |         +-> ABANDONED ----> (kept for a while, then forgotten)
+      +-----------> ABANDONED       (forgotten at once)
 
 What was delivered to a server that was replaced since is put again, and stays DELIVERED meanwhile
 (`journal_owed.py`). An entry that the store never takes is parked: COMPLETED, and passed over by
 the relay until a person settles it; everybody who reads the journals still sees it. A completed one
 of which the disk has lost a part is IN_DOUBT again.
 
-A change of an owner goes the same way. A deletion is written down once it is done: it begins as
-COMPLETED.
+A change of an owner goes the same way; of those of one image in doubt the youngest asks for all. A
+deletion is written down once it is done: it begins as COMPLETED.
 
 Each worker process has a file of its own (`journal_file.py`) and one thread that writes it. Group
 commit: while one transaction is being synced, what else arrives waits together for the next.
@@ -145,10 +148,9 @@ class LocalJournal:
 
     async def doubt(self, entry: Entry, reason: str) -> None:
         """Leave an intent to be settled."""
-        _LOG.warning(
-            "create in doubt",
-            extra={"entry": entry.id, "intent": repr(entry.intent), "reason": reason},
-        )
+        intent = entry.intent
+        told = {"registry": intent.registry, "image_id": intent.image_id, "reason": reason}
+        _LOG.warning("create in doubt", extra={"entry": entry.id, **told})
         await self._moved(entry, EntryState.IN_DOUBT, reason)
         self._doubted.set()
 

@@ -24,6 +24,8 @@ from relproxy.store.journal_row import (
     COLUMNS,
     DUE,
     FOR_A_PERSON,
+    FORGET_BEGUN,
+    FORGET_OLDER_QUESTIONS,
     LEAVING,
     PARKED,
     SELECT_ENTRY,
@@ -46,8 +48,6 @@ _INSERT = (
     f"INSERT OR IGNORE INTO entry ({COLUMNS}) "  # noqa: S608 - a constant
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-
-
 _ADOPT = (
     f"{_INSERT.replace(' OR IGNORE', '')} ON CONFLICT (id) DO UPDATE SET state = excluded.state, "
     "image_id = excluded.image_id, created_at = excluded.created_at, project = excluded.project, "
@@ -178,8 +178,15 @@ class JournalFile:
     def move(
         self, entry_id: str, old: Sequence[EntryState], new: EntryState, reason: str | None = None
     ) -> None:
-        """Give an entry another state; raises `WrongStateError` if it isn't in one of `old`."""
+        """Give an entry another state; raises `WrongStateError` if it isn't in one of `old`.
+
+        One that is abandoned as soon as its answer came is forgotten at once: it says nothing, and
+        anybody can have the registry refuse him.
+        """
         ended = EntryState.ABANDONED is new
+        is_forgotten = ended and EntryState.BEGUN in old
+        if is_forgotten and self._connection.execute(FORGET_BEGUN, (entry_id,)).rowcount == 1:
+            return
         moved = self._connection.execute(
             f"UPDATE entry SET state = ?, reason = COALESCE(?, reason), ended_at = ? "  # noqa: S608
             f"WHERE id = ? AND state IN ({_marks(old)})",
@@ -187,6 +194,8 @@ class JournalFile:
         )
         if moved.rowcount != 1:
             raise WrongStateError(f"entry {entry_id} is in no state to become {new}")
+        if new is EntryState.IN_DOUBT:
+            self._connection.execute(FORGET_OLDER_QUESTIONS, (entry_id,))
 
     def complete(
         self,

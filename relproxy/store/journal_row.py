@@ -41,6 +41,14 @@ _PARKED_RANK = 2
 DUE = f"state = '{EntryState.COMPLETED}' AND ended_at IS NULL"
 PARKED = f"state = '{EntryState.COMPLETED}' AND ended_at IS NOT NULL"
 FOR_A_PERSON = f"(state = '{EntryState.IN_DOUBT}' OR ({PARKED}))"
+# No other file has a copy of it: what is adopted from a dead worker is in doubt before it ends.
+FORGET_BEGUN = f"DELETE FROM entry WHERE id = ? AND state = '{EntryState.BEGUN}'"  # noqa: S608
+# Whose an image is now is asked once for all its changes in doubt, by the entry of the youngest.
+FORGET_OLDER_QUESTIONS = (
+    f"DELETE FROM entry WHERE state = '{EntryState.IN_DOUBT}' "  # noqa: S608 - constants
+    f"AND kind = '{EntryKind.OWNER}' AND id <> ?1 AND (kind, registry, image_id) = "
+    "(SELECT kind, registry, image_id FROM entry WHERE id = ?1)"
+)
 # What reading a row comes to whose bytes are not what was written.
 NONSENSE = (ValueError, TypeError, OverflowError)
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from lab.processes import free_port
 from lab.stand_in import StandIn
 from tests.integration.conftest import EAST, WEST, Client, Serve, registry
+from tests.integration.recorder import Recorder, until_broken
 from tests.integration.test_store_away import broken
 
 
@@ -13,7 +15,9 @@ async def test_healthz_says_that_the_process_is_alive(second_wall: Client) -> No
     assert (answer.status, answer.json()) == (200, {"status": "alive"})
 
 
-async def test_readyz_gives_each_part_with_its_reason(second_wall: Client) -> None:
+async def test_readyz_gives_each_part_with_its_reason(
+    second_wall: Client, trusting: StandIn
+) -> None:
     answer = await second_wall.get("/readyz", url=second_wall.admin_url)
     assert answer.status == 200
     assert answer.json() == {
@@ -24,7 +28,13 @@ async def test_readyz_gives_each_part_with_its_reason(second_wall: Client) -> No
             for part in ("relay", "settlement", "adoption")
         },
         "shadow": [],
-        "registries": {"glance": {"ready": True, "reason": "The registry answers 401."}},
+        "registries": {
+            "glance": {
+                "ready": True,
+                "reason": "The registry answers 401.",
+                "endpoints": {trusting.url: "well"},
+            }
+        },
     }
 
 
@@ -53,6 +63,7 @@ async def test_readyz_is_red_without_any_registry_and_shows_a_store_that_is_away
     assert answer.json()["registries"]["away"] == {
         "ready": False,
         "reason": "The registry can't be reached.",
+        "endpoints": {away["endpoints"][0]: "well"},
     }
     alone = await client.get("/readyz?registry=away", url=client.admin_url)
     assert (alone.status, set(alone.json()["registries"])) == (503, {"away"})
@@ -95,7 +106,8 @@ async def test_requests_are_counted_by_route_treatment_and_status(second_wall: C
             f'relproxy_requests_total{{route="all",status="{status}",treatment="{treatment}"}} 1.0'
         )
         assert line in metrics
-        counted = f'relproxy_request_seconds_count{{route="all",treatment="{treatment}"}} 1.0'
+        labels = f'registry="glance",route="all",treatment="{treatment}"'
+        counted = f"relproxy_request_seconds_count{{{labels}}} 1.0"
         assert counted in metrics
     assert "relproxy_requests_in_progress 0.0" in metrics
 
@@ -152,3 +164,30 @@ async def test_a_question_that_makes_no_sense_is_400_with_a_sentence(
     answer = await second_wall.get(f"/v1/relations?{query}", url=second_wall.admin_url)
     assert answer.status == 400
     assert answer.json()["message"].endswith(".")
+
+
+async def test_no_client_and_no_registry_can_make_a_label(
+    client: Client, recorder: Recorder
+) -> None:
+    async def labels() -> set[tuple[str, str]]:
+        text = (await client.get("/metrics", url=client.admin_url)).body.decode()
+        return {
+            pair
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            for pair in sample.labels.items()
+            if pair[0] != "le"  # The bounds of a histogram's buckets.
+        }
+
+    before = await labels()
+    for line in (b"SECRET /v2/images", b"GET /v2/secret", b"GET http://secret/v2/x?secret=secret"):
+        head = line + b" HTTP/1.1\r\nHost: secret\r\nConnection: close\r\nX-Project-Id: secret\r\n"
+        await until_broken(client.url, head + b"X-Nova-Instance-ID: secret\r\n\r\n")
+    recorder.answer = b"HTTP/1.1 599 Secret\r\nX-OpenStack-Request-Id: secret\r\n\r\n"
+    recorder.closes = True
+    await until_broken(client.url, b"GET /v2/images/secret HTTP/1.0\r\nHost: a\r\n\r\n")
+    assert await labels() - before <= {
+        *(("route", "all"), ("registry", "glance")),
+        *(("treatment", "pass"), ("treatment", "image"), ("treatment", "list")),
+        *(("status", "200"), ("status", "599"), ("by", "client"), ("by", "registry")),
+    }

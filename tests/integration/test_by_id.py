@@ -347,3 +347,65 @@ async def test_a_registry_that_fails_to_say_what_an_image_is_makes_a_502_not_a_4
     answer = await only_wall.get(f"/v2/images/{image_id}", project="alice")
     assert answer.status == 502
     assert b"secret" not in answer.body
+
+
+async def test_an_answer_about_another_image_is_not_shown(
+    only_wall: Client, noauth: StandIn
+) -> None:
+    """Both were created in one second: nothing else would tell it from the caller's own."""
+    mine = (await only_wall.create("mine", "mallory")).json()
+    other = noauth.add_image(
+        name="secret", visibility="private", owner=None, created_at=mine["created_at"]
+    )
+    noauth.faults.status = (200, json.dumps(other).encode())
+    answer = await only_wall.get(f"/v2/images/{mine['id']}", project="mallory")
+    assert answer.status == 502
+    assert b"secret" not in answer.body
+
+
+async def test_nobody_is_asked_for_what_can_be_no_images_id(
+    only_wall: Client, noauth: StandIn
+) -> None:
+    """MariaDB finds an image under its id with a space behind it, and it has no such record."""
+    image_id = await private(only_wall, "alice")
+    noauth.requests.clear()
+    for spelling in (f"{image_id}%20", f"{ABSENT}%20", "1" * 7000):
+        answer = await only_wall.get(f"/v2/images/{spelling}", project="alice")
+        assert answer.status == 404
+    assert noauth.requests == []
+
+
+# -- caches on the way
+
+
+@pytest.mark.parametrize("project", ["bob", "admin"])
+async def test_no_cache_may_keep_an_answer_by_id_for_somebody_else(
+    only_wall: Client, noauth: StandIn, project: str
+) -> None:
+    """A cache keeps what says nothing for a while: Varnish for two minutes."""
+    image_id = await private(only_wall, "bob")
+    noauth.faults.extra_headers = [
+        ("Cache-Control", "public"), ("Surrogate-Control", "max-age=9"), ("Expires", "never")
+    ]  # fmt: skip
+    for method, rest in BY_ID:
+        if (method, rest) == ("DELETE", ""):
+            continue
+        answer = await only_wall.call(
+            method,
+            f"/v2/images/{image_id}{rest}",
+            project=project,
+            roles="admin" if project == "admin" else "member",
+            data=BODIES.get((method, rest)),
+        )
+        assert answer.headers["Cache-Control"] == "private, no-store", (method, rest)
+        assert "X-Auth-Token" in answer.headers["Vary"]
+        assert not {"Surrogate-Control", "Expires"} & set(answer.headers)
+
+
+async def test_no_cache_may_answer_an_owner_with_a_refusal_of_somebody_else(wall: Wall) -> None:
+    foreign = await private(wall.client, "bob")
+    for target in (f"/v2/images/{foreign}", "/v2/images?limit=x"):
+        refused = await wall.client.get(target, project="alice")
+        assert refused.status in {400, 404}
+        if wall.name == "only_wall" or refused.status == 400:
+            assert refused.headers["Cache-Control"] == "no-store"

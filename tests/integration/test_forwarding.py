@@ -176,7 +176,9 @@ async def test_the_next_endpoint_is_tried_only_where_nothing_was_sent(
     serve: Serve, recorder: Recorder
 ) -> None:
     away = f"http://127.0.0.1:{free_port()}"
-    settings = registry(recorder.url, "registry", upstream_identity="token")
+    settings = registry(
+        recorder.url, "registry", upstream_identity="token", health_check={"path": None}
+    )
     client = await serve(registries=[settings | {"endpoints": [away, recorder.url]}])
     for _ in range(4):
         assert (await client.get("/v2/schemas/x")).status == 200

@@ -13,7 +13,9 @@ import pytest
 
 from lab.stand_in import StandIn
 from lab.stand_in_keystone import PASSWORD, StandInKeystone
+from relproxy.keystone import KeystoneApi, open_keystone_session
 from tests.integration.conftest import LOOPBACK, Answer, Client, Serve, registry
+from tests.integration.recorder import OK, Recorder
 
 TIMEOUT_S = 0.5
 
@@ -339,14 +341,31 @@ async def test_a_keystone_that_answers_garbage_vouches_for_nobody(
     assert (await listed(only_wall, "alice-1")).status == 200
 
 
+@pytest.mark.parametrize(
+    "echo",
+    [
+        pytest.param("root-1", id="a cache between, that looks at X-Auth-Token alone"),
+        pytest.param("", id="no token is named"),
+    ],
+)
 async def test_an_answer_about_another_token_is_nobodys(
-    only_wall: Client, keystone: StandInKeystone
+    only_wall: Client, keystone: StandInKeystone, echo: str
 ) -> None:
-    keystone.faults.echo = "root-1"  # a cache between, that looks at X-Auth-Token alone
+    keystone.faults.echo = echo
 
     await is_unavailable(await listed(only_wall, "alice-1"))
     keystone.faults.echo = "alice-1"
     assert (await listed(only_wall, "alice-1")).status == 200
+
+
+async def test_what_keystone_sends_unasked_answers_no_question(recorder: Recorder) -> None:
+    """It would be believed of the next token."""
+    async with open_keystone_session(1) as session:
+        api = KeystoneApi(recorder.url, session, timeout_s=5)
+        for later in (OK.replace(b"ok", b"no"), b"HTTP/1.1 408 Request Timeout\r\n\r\n"):
+            assert (await api.ask("GET", "", {})).body == b"ok"
+            recorder.writers[-1].write(later)
+            assert (await api.ask("GET", "", {})).body == b"ok"
 
 
 @pytest.mark.parametrize("status", [400, 404, 431])

@@ -209,6 +209,9 @@ TOO_LARGE = {
     "a value": GET + b"X-Auth-Token: " + b"t" * 17_000 + b"\r\n",
     "a name": GET + b"X" * 17_000 + b": 1\r\n",
     "a target": GET.replace(b"/x", b"/" + b"x" * 17_000),
+    "all together": GET + b"".join(b"X-%d: " % n + b"x" * 16_000 + b"\r\n" for n in range(5)),
+    "members of Accept": GET + (b"Accept: " + b"a," * 8_000 + b"\r\n") * 120,
+    "members of Connection": GET + (b"Connection: " + b"a," * 8_000 + b"\r\n") * 120,
 }
 
 
@@ -223,6 +226,7 @@ async def test_a_head_that_is_too_large_is_refused_with_the_limits_and_an_id_in_
     assert b"Python" not in head
     assert b"128 header fields" in body
     assert b"16384 bytes" in body
+    assert b"65536 bytes" in body
     assert b"tttt" not in got
     ids = [line.partition(b": ")[2] for line in head.split(b"\r\n") if b"Request-Id" in line]
     assert ids[0].decode() in {vars(record).get("request_id") for record in caplog.records}

@@ -106,7 +106,7 @@ async def test_overview_counts_by_route_and_registry(
     assert route["treatments"] == {"list": 2, "create": 2, "image": 1}
     assert route["seconds"] > 0
     assert (none["name"], none["requests"]) == ("none", {})
-    assert glance["records"] == {"confirmed": 1, "in_doubt": 1}
+    assert {k: v for k, v in glance["records"].items() if v} == {"confirmed": 1, "in_doubt": 1}
     assert sum(glance["errors"].values()) == 1
 
 

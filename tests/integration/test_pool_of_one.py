@@ -23,7 +23,7 @@ from aiohttp import web
 
 from lab.postgres import Postgres
 from lab.stand_in import StandIn
-from relproxy import app, server
+from relproxy import app_upstreams, server
 from relproxy.config import Timeouts
 from relproxy.config_forwarding import Forwarding
 from relproxy.store.postgres_pool import PostgresSettings, migrate
@@ -111,7 +111,7 @@ def one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
         session.connector._limit = 1  # noqa: SLF001
         return session
 
-    monkeypatch.setattr(app, "open_session", limited)
+    monkeypatch.setattr(app_upstreams, "open_session", limited)
 
 
 PIECE_BYTES = 64

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,17 @@ from lab.stand_in import StandIn
 from relproxy.config import Limits, Timeouts
 from relproxy.endpoints import Endpoints
 from relproxy.filters.glance_v2 import GlanceV2
-from relproxy.messages import Headers, RequestBody, Response
+from relproxy.messages import PLAIN, Errand, Headers, RequestBody, Response
 from relproxy.metrics import Metrics
-from relproxy.model import CreatedImage, ImageRecord, Intent, Ownership
+from relproxy.model import (
+    Capture,
+    CreatedImage,
+    Grade,
+    ImageRecord,
+    Instance,
+    Intent,
+    Ownership,
+)
 from relproxy.settlement import Asked, Settlement, SettlementParts, front_credentials
 from relproxy.store.base import Entry, EntryKind, EntryState
 from relproxy.store.host_journals import HostJournals
@@ -59,9 +69,15 @@ class Interrupted(Upstream):
     meanwhile: Callable[[], Awaitable[None]] | None = None
 
     async def send(
-        self, method: str, target: str, headers: Headers, body: RequestBody | bytes | None = None
+        self,
+        method: str,
+        target: str,
+        headers: Headers,
+        body: RequestBody | bytes | None = None,
+        *,
+        errand: Errand = PLAIN,
     ) -> Response:
-        response = await super().send(method, target, headers, body)
+        response = await super().send(method, target, headers, body, errand=errand)
         happening, self.meanwhile = self.meanwhile, None
         if happening is not None:
             await happening()
@@ -234,6 +250,40 @@ async def test_a_registry_that_may_hide_images_does_not_say_which_one_has_a_name
     )
 
 
+async def test_an_answer_about_another_image_settles_nothing(
+    setting: Setting, trusting: StandIn
+) -> None:
+    other = trusting.add_image(name="a", owner="bob")
+    trusting.faults.status = (200, json.dumps(other).encode())
+    entry = await setting.doubtful("2c3a3a0e-33c4-4d29-8d7f-6f0a9b7a0d01")
+    await setting.settlement.settle()
+    reason = "The registry answered with another image."
+    assert setting.end(entry) == (EntryState.IN_DOUBT, reason)
+
+
+async def test_a_change_of_the_owner_of_what_has_no_record_ends_by_itself(
+    setting: Setting, trusting: StandIn
+) -> None:
+    """Anybody makes them while the registry fails; without credentials it says nothing of them."""
+    trusting.faults.status = (401, b"")
+    known, unknown, young = ids = [str(uuid.uuid4()) for _ in range(3)]
+    now = datetime.now(UTC)
+    await setting.store.put([ImageRecord("glance", known, CREATED_AT, "alice", None, now)])
+    old = now - timedelta(seconds=61)
+    rows = {
+        image_id: doubtful(
+            image_id, kind=EntryKind.OWNER, begun_at=now if image_id == young else old
+        )
+        for image_id in ids
+    }
+    create = doubtful(str(uuid.uuid4()), begun_at=old)
+    setting.add(*rows.values(), create)
+    await setting.settlement.settle()
+    assert setting.end(rows[unknown]) == (EntryState.ABANDONED, "no record names the image")
+    for row in (rows[known], rows[young], create):
+        assert setting.row(row).state is EntryState.IN_DOUBT
+
+
 def unowned(glance: StandIn, **fields: Any) -> str:
     """Make an image as a registry without owners does; return its id."""
     image_id: str = glance.add_image(**{"name": "backup", "owner": None} | fields)["id"]
@@ -254,6 +304,28 @@ def made(row: Row, image_id: str, state: EntryState) -> Row:
     """Return a create whose image is known."""
     now = datetime.now(UTC)
     return replace(row, image_id=image_id, state=state, created_at=CREATED_AT, at=now)
+
+
+async def test_no_image_is_settled_for_a_stranger(setting: Setting, trusting: StandIn) -> None:
+    """Who has no token needs only an image's id, or its name, to claim where it comes from."""
+    image_id = trusting.add_image(name="backup", owner="alice")["id"]
+    claimed = Capture(Instance("6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01", "123"), Grade.CLAIMED)
+    vouched = replace(claimed, grade=Grade.VOUCHED)
+    nobody: dict[str, Any] = {"project": None, "capture": claimed}
+    strangers = [replace(row, **nobody) for row in (chosen(image_id, "x"), named("x"))]
+    setting.add(*strangers)
+    await setting.settlement.settle()
+    for row in strangers:
+        assert setting.end(row) == (EntryState.ABANDONED, "nobody is known to have sent it")
+    # A trusted source's waits for a person, but where relproxy chose the id itself.
+    nobodys = replace(chosen(image_id, "x"), project=None, capture=vouched)
+    setting.add(nobodys)
+    await setting.settlement.settle()
+    reason = "Nobody is known to have sent it: a person has to say whose it is."
+    assert setting.end(nobodys) == (EntryState.IN_DOUBT, reason)
+    setting.add(replace(nobodys, id="ours", is_assigned=True))
+    await setting.settlement.settle()
+    assert await setting.owner(image_id) == "alice"
 
 
 def waiting_for(row: Row) -> tuple[EntryState, str]:

@@ -25,6 +25,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 UPLOAD = b"PUT /v2/images/x/file HTTP/1.1\r\nHost: a\r\n"
 EXPECTS = UPLOAD + b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n"
 ENDLESS = UPLOAD + b"Transfer-Encoding: chunked\r\n\r\n"
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
 CHUNK = b"8000\r\n" + bytes(0x8000) + b"\r\n"
 SILENT = {"via": None, "header": "none"}
 # For what must not come of itself before a test's own time is over.
@@ -163,10 +164,56 @@ async def test_time_that_a_client_takes_after_it_was_told_to_go_on_is_not_the_re
         assert (await wire.head()).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
+@pytest.mark.parametrize(
+    "target", [pytest.param(b"file", id="data"), pytest.param(b"members", id="no-data")]
+)
+async def test_a_registry_has_as_long_to_want_a_body_as_it_has_to_say_so(
+    serve: Serve, recorder: Recorder, target: bytes
+) -> None:
+    """Neither the time to begin an answer nor that to take a body has begun."""
+    client = await serve(
+        registries=[registry(recorder.url, "registry", upstream_identity="token")],
+        forwarding={**SILENT, "expect_continue_s": NEVER_S},
+        timeouts={"shutdown_s": 1, "head_s": 0.1, "read_s": 0.2},
+    )
+    recorder.answer = b""
+    async with connected(client.url) as wire:
+        wire.writer.write(EXPECTS.replace(b"file", target))
+        await recorder.has_got(b"\r\n\r\n")
+        # What waits for an answer meanwhile has waited for too long.
+        for late in ("/v2/schemas/x", "/v2/images/x/file"):
+            assert (await client.get(late)).status == 504
+        recorder.answer = OK
+        recorder.writers[0].write(CONTINUE)
+        assert await wire.head() == CONTINUE
+        wire.writer.write(b"abc")
+        assert (await wire.head()).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize("interim", [CONTINUE, HINTS], ids=["100", "103"])
+async def test_a_registry_that_says_it_late_has_no_more_time_for_its_answer(
+    serve: Serve, recorder: Recorder, interim: bytes
+) -> None:
+    """The body is there already, because it was asked for all the same."""
+    client = await serve(
+        registries=[registry(recorder.url, "registry", upstream_identity="token")],
+        forwarding={**SILENT, "expect_continue_s": 0.01},
+        timeouts={"shutdown_s": 1, "read_s": 0.3},
+    )
+    recorder.answer = b""
+    async with connected(client.url) as wire:
+        wire.writer.write(EXPECTS)
+        assert await wire.head() == CONTINUE
+        wire.writer.write(b"abc")
+        await recorder.has_got(b"\r\n\r\nabc")
+        recorder.writers[0].write(interim)
+        assert (await wire.head()).startswith(b"HTTP/1.1 504 ")
+
+
 async def test_other_interim_answers_are_not_passed_on_for_a_100(
     patient: Client, recorder: Recorder
 ) -> None:
-    recorder.at_head = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+    recorder.at_head = HINTS
     async with connected(patient.url) as wire:
         wire.writer.write(EXPECTS)
         await recorder.has_got(b"\r\n\r\n")

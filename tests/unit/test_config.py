@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from relproxy.config import Admin, Configuration, Listener, Registry, Route, Timeouts
+from relproxy.config import Configuration, Listener, Registry, Route, Timeouts
+from relproxy.config_admin import Admin
 from relproxy.model import Tenancy
 from tests.unit.given import OTHER_UUID, UUID
 
@@ -104,9 +106,10 @@ def test_the_admin_listener_may_be_on_loopback(bind: str) -> None:
     "bind",
     ["0.0.0.0:9393", "[::]:9393", "192.0.2.1:9393", "admin.example:9393", "127.0.0.1.evil:1"],
 )
-def test_the_admin_listener_may_be_nowhere_else(bind: str) -> None:
+def test_the_admin_listener_is_elsewhere_only_for_those_with_tokens(bind: str) -> None:
     with pytest.raises(ValidationError, match="loopback"):
         Admin(bind=bind)
+    assert Admin(bind=bind, tokens_file=Path("/etc/relproxy/tokens.yaml")).bind == bind
 
 
 def registry(**settings: Any) -> Registry:
@@ -122,6 +125,7 @@ def registry(**settings: Any) -> Registry:
         ("https://images.example", "https://images.example"),
         ("http://g:9292/", "http://g:9292"),
         ("http://[::1]:9292", "http://[::1]:9292"),
+        ("unix:/run/glance/api.sock", "unix:/run/glance/api.sock"),
     ],
 )
 def test_an_endpoint_is_kept_without_a_slash(given: str, kept: str) -> None:
@@ -148,6 +152,9 @@ def test_an_endpoint_is_kept_without_a_slash(given: str, kept: str) -> None:
         pytest.param("http://g :9292", id="a blank in the host"),
         pytest.param("http://g:9292 ", id="a blank behind it"),
         pytest.param("http://[::1", id="half a bracket"),
+        pytest.param("unix:glance.sock", id="a socket by a relative path"),
+        pytest.param("unix:/" + "x" * 107, id="a socket by a path that is too long"),
+        pytest.param("http://2f78.unix.invalid", id="a host that stands for a socket"),
     ],
 )
 def test_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:

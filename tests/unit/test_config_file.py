@@ -168,7 +168,7 @@ def test_a_file_that_contains_itself_is_a_problem(file: Path) -> None:
         ),
         pytest.param(
             "log: {colour: red}",
-            "13: log.colour: is not a setting; known here: level.",
+            "13: log.colour: is not a setting; known here: access, level, spans.",
             id="like nothing else",
         ),
     ],
@@ -536,6 +536,11 @@ TRUSTING = (
             f"{TRUSTING}fronts: {{networks: ['::/0', 198.51.0.0/16], header: forwarded}}\n",
             ["trusted_sources.networks"],
             id="Novas among the fronts",
+        ),
+        pytest.param(
+            f"{TRUSTING}admin: {{bind: '0.0.0.0:9393', tokens_file: /etc/relproxy/tokens.yaml}}\n",
+            ["admin.bind"],
+            id="tokens on the network",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relproxy.logs import JSONLines, write_log
+from relproxy.logs import JSONLines, tell_request, write_log
 
 
 def line(message: str, *arguments: object, **extra: object) -> str:
@@ -64,6 +64,23 @@ def test_an_exception_is_a_field() -> None:
     assert logged["exception"] == "OSError: disk full"
 
 
+def test_the_line_of_a_request_has_the_requests_fields_and_says_whose_it_is() -> None:
+    record = logging.makeLogRecord({"name": "relproxy.access", "levelname": "INFO"})
+    record.msg = {"status": 200, "path": "/v2/images"}
+
+    logged = json.loads(JSONLines(worker=1).format(record))
+
+    assert logged.pop("time")
+    assert logged == {
+        "level": "INFO",
+        "event": "request",
+        "logger": "relproxy.access",
+        "worker": 1,
+        "status": 200,
+        "path": "/v2/images",
+    }
+
+
 @pytest.fixture
 def kept_root() -> Iterator[logging.Logger]:
     root = logging.getLogger()
@@ -86,3 +103,13 @@ def test_the_log_goes_to_standard_error_from_its_level_on(
     assert captured.out == ""
     (only,) = captured.err.splitlines()
     assert json.loads(only)["event"] == "loud enough"
+
+
+@pytest.mark.usefixtures("kept_root")
+def test_requests_are_told_whatever_the_level(capsys: pytest.CaptureFixture[str]) -> None:
+    write_log("ERROR")
+
+    tell_request({"status": 200})
+
+    (only,) = capsys.readouterr().err.splitlines()
+    assert json.loads(only)["status"] == 200

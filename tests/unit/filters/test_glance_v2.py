@@ -326,6 +326,23 @@ def test_a_body_without_reserved_properties_is_not_touched(body: bytes) -> None:
     assert GLANCE.read_create(body).stripped == body
 
 
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("a", "a"),
+        ("", ""),
+        ("\U0001f4be" * 255, "\U0001f4be" * 255),
+        ("x" * 256, None),
+        (1, None),
+        (None, None),
+    ],
+)
+def test_a_create_names_its_image_only_by_what_an_image_can_be_called(
+    said: object, name: str | None
+) -> None:
+    assert GLANCE.read_create(as_json({"name": said})).name == name
+
+
 def test_what_a_create_says_is_read() -> None:
     said = GLANCE.read_create(
         as_json(

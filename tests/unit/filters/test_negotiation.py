@@ -51,6 +51,11 @@ def test_what_is_no_accept_header_is_no_error(accept: str) -> None:
     assert preferred(accept, (HTML, JSON)) in {HTML, JSON, None}
 
 
+def test_what_stands_behind_a_hundred_media_types_counts_for_nothing() -> None:
+    assert preferred("a," * 99 + JSON, (HTML, JSON)) == JSON
+    assert preferred("a," * 100 + JSON, (HTML, JSON)) is None
+
+
 @pytest.mark.parametrize("quality", ["nan", "inf", "-inf", "-1", "1e999", "0x1", "1_0"])
 def test_a_quality_that_is_no_number_is_no_error(quality: str) -> None:
     assert preferred(f"application/json;q={quality}", (HTML, JSON)) in {JSON, None}

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from relproxy.errors import KeystoneUnavailableError
-from relproxy.identity.token import read_token
+from relproxy.identity import token as module
+from relproxy.identity.token import Token
 from relproxy.model import AccessRule
 
 ENDS = "2026-11-24T22:00:00.000000Z"
@@ -25,6 +26,10 @@ def token(**members: Any) -> dict[str, Any]:
         "roles": [{"id": "1", "name": "member"}, {"id": "2", "name": "reader"}],
         **members,
     }
+
+
+def read_token(body: bytes) -> Token:
+    return module.read_token(body, service_type="image")
 
 
 def shown(**members: Any) -> bytes:
@@ -74,6 +79,23 @@ def test_access_rules_are_read_and_an_empty_list_is_not_none() -> None:
         application = {"id": "a", "name": "n", "restricted": True, "access_rules": given}
         assert read_token(shown(application_credential=application)).access_rules == expected
     assert read_token(shown(application_credential={"id": "a"})).access_rules is None
+
+
+def test_of_access_rules_only_those_for_this_service_are_remembered_and_no_more_than_a_few() -> (
+    None
+):
+    """What is remembered of a token is made by its owner."""
+
+    def rules(count: int, **odd: str) -> Any:
+        made = {"service": "image", "method": "GET", "path": "/v2/images"}
+        given = [made | odd for _ in range(count)]
+        return read_token(shown(application_credential={"access_rules": given})).access_rules
+
+    assert len(rules(200)) == 200
+    assert rules(201) == ()
+    assert rules(200, service="compute") == ()
+    assert rules(1, path="/" + "x" * 128) == ()
+    assert rules(1, method="M" * 17) == ()
 
 
 @pytest.mark.parametrize("odd", ["j\u00fcrgen", "\u674e", "a\r\nX-Roles: admin", "", "x" * 256])

@@ -32,6 +32,18 @@ def test_what_was_asked_for_longest_ago_goes_first() -> None:
     assert len(cache) == 2
 
 
+def test_what_is_over_is_forgotten_though_nobody_asks_for_it() -> None:
+    clock = Clock()
+    cache: TokenCache[str] = TokenCache(100, clock)
+    for number in range(50):
+        cache.keep(b"%d" % number, "one", for_s=10)
+    clock.now += 1
+    assert cache.get(b"7") == "one"
+    clock.now += 9
+    cache.keep(b"a", "one", for_s=10)
+    assert len(cache) == 1
+
+
 def test_what_is_kept_again_is_kept_once_and_anew() -> None:
     clock = Clock()
     cache: TokenCache[str] = TokenCache(2, clock)

@@ -157,6 +157,7 @@ async def reach(journal: LocalJournal, state: EntryState) -> Entry:
         case EntryState.IN_DOUBT:
             await journal.doubt(entry, "x")
         case EntryState.ABANDONED:
+            await journal.doubt(entry, "x")
             await journal.abandon(entry)
         case EntryState.COMPLETED:
             await journal.complete(entry, IMAGE)
@@ -194,7 +195,8 @@ async def test_an_entry_moves_only_along_the_table(
         await journal.abandon(entry)
     else:
         await journal.doubt(entry, "why")
-    assert states(path)[entry.id] == (new if new in NEXT[state] else state)
+    ended = (state, new) == (EntryState.BEGUN, EntryState.ABANDONED)
+    assert states(path).get(entry.id) == (None if ended else new if new in NEXT[state] else state)
 
 
 def test_the_table_names_every_state_and_nothing_follows_an_abandoned_entry() -> None:
@@ -203,6 +205,46 @@ def test_the_table_names_every_state_and_nothing_follows_an_abandoned_entry() ->
         *(EntryState.BEGUN, EntryState.IN_DOUBT, EntryState.DELIVERED),
     )
     assert NEXT[EntryState.ABANDONED] == ()
+
+
+async def test_what_is_refused_leaves_nothing_in_the_file(
+    journal: LocalJournal, path: Path
+) -> None:
+    """Anybody can have as much refused as he likes."""
+    for kind in (EntryKind.CREATE, EntryKind.OWNER):
+        await journal.abandon(await journal.begin(INTENT, kind))
+    assert states(path) == {}
+
+
+async def test_what_is_refused_stays_refused_whatever_is_adopted_after_it(
+    journal: LocalJournal, path: Path
+) -> None:
+    """A dead worker's entry is in doubt here before it ends: its other copy doesn't hold."""
+    row = doubtful("a", state=EntryState.BEGUN)
+    page = HandedPage([row], None, is_owed=False)
+    await journal.adopt(page)
+    assert await journal.doubts() == {"glance": 1}
+    await journal.abandon(row.entry)
+    # Its giver had died before it forgot it.
+    await journal.adopt(page)
+    assert await journal.doubts() == {}
+    assert states(path) == {row.id: "abandoned"}
+
+
+async def test_of_the_changes_of_one_images_owner_in_doubt_the_youngest_asks_for_all(
+    journal: LocalJournal, path: Path
+) -> None:
+    def intent(image_id: str, registry: str = "glance") -> Intent:
+        return Intent(registry, None, None, image_id)
+
+    create = await journal.begin(intent("a"))
+    begun = await journal.begin(intent("a"), EntryKind.OWNER)
+    others = [intent("b"), intent("a", "another"), intent("a"), intent("a")]
+    changes = [await journal.begin(other, EntryKind.OWNER) for other in others]
+    for entry in (create, *changes):
+        await journal.doubt(entry, "why")
+    left = (create.id, changes[0].id, changes[1].id, changes[3].id)
+    assert states(path) == {begun.id: "begun"} | dict.fromkeys(left, "in_doubt")
 
 
 async def test_entries_under_way_are_not_in_doubt_and_those_of_a_dead_process_are(

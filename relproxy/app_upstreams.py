@@ -1,0 +1,106 @@
+"""The composition root's part about registries: the way to each; what is told of endpoints."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import aiohttp
+
+from relproxy.concurrency import Admission
+from relproxy.config import Configuration
+from relproxy.endpoints import Endpoint, Endpoints, Reason
+from relproxy.health_checks import HealthChecks
+from relproxy.metrics import Metrics
+from relproxy.upstream import Upstream, open_session
+
+_LOG = logging.getLogger(__name__)
+
+
+class EndpointWatch:
+    """Logs and counts what becomes of one registry's endpoints."""
+
+    def __init__(self, registry: str, urls: tuple[str, ...], metrics: Metrics) -> None:
+        self._registry = registry
+        self._metrics = metrics
+        for url in urls:
+            metrics.endpoint_up.labels(registry, url).set(1)
+
+    def failed(self, endpoint: Endpoint, reason: Reason) -> None:
+        """Count a failure."""
+        self._metrics.endpoint_failures.labels(self._registry, endpoint.url, reason).inc()
+
+    def ejected(self, endpoint: Endpoint, reason: Reason, out_s: float | None) -> None:
+        """Say that an endpoint gets no requests for a while."""
+        self._metrics.endpoint_ejections.labels(self._registry, endpoint.url, reason).inc()
+        self._set_up(endpoint, 0)
+        fields = self._fields(endpoint) | {"reason": reason, "out_s": out_s}
+        _LOG.warning("endpoint ejected", extra=fields)
+
+    def kept(self, endpoint: Endpoint, reason: Reason) -> None:
+        """Say that the last endpoint fails."""
+        self._set_up(endpoint, 0)
+        _LOG.error("last endpoint fails", extra=self._fields(endpoint) | {"reason": reason})
+
+    def returned(self, endpoint: Endpoint) -> None:
+        """Say that an endpoint is well again."""
+        self._set_up(endpoint, 1)
+        _LOG.info("endpoint is back", extra=self._fields(endpoint))
+
+    def _set_up(self, endpoint: Endpoint, up: int) -> None:
+        self._metrics.endpoint_up.labels(self._registry, endpoint.url).set(up)
+
+    def _fields(self, endpoint: Endpoint) -> dict[str, object]:
+        return {"registry": self._registry, "endpoint": endpoint.url, "failures": endpoint.failures}
+
+
+@asynccontextmanager
+async def opened_upstreams(
+    configuration: Configuration, metrics: Metrics
+) -> AsyncIterator[Mapping[str, Upstream]]:
+    """Open the way to each registry, by its name; all share one client session."""
+    async with open_session(configuration.timeouts, configuration.forwarding) as session:
+        yield _upstreams(configuration, session, metrics)
+
+
+def _upstreams(
+    configuration: Configuration, session: aiohttp.ClientSession, metrics: Metrics
+) -> Mapping[str, Upstream]:
+    return {
+        registry.name: Upstream(
+            registry.name,
+            Endpoints(
+                registry.endpoints,
+                registry.ejection,
+                EndpointWatch(registry.name, registry.endpoints, metrics),
+                registry.health_check,
+            ),
+            session,
+            metrics,
+            configuration.timeouts,
+        )
+        for registry in configuration.registries
+    }
+
+
+def health_checks_of(
+    configuration: Configuration, upstreams: Mapping[str, Upstream], *, workers: int
+) -> Mapping[str, HealthChecks]:
+    """Return the health checks of each registry that has a choice of endpoints."""
+    return {
+        registry.name: HealthChecks(
+            upstreams[registry.name],
+            registry.health_check,
+            timeout_s=configuration.timeouts.probe_s,
+            workers=workers,
+        )
+        for registry in configuration.registries
+        if len(registry.endpoints) > 1 and registry.health_check.path is not None
+    }
+
+
+def admission_of(configuration: Configuration, metrics: Metrics) -> Admission:
+    """Return what counts the requests under way."""
+    registries = {registry.name: registry.concurrency for registry in configuration.registries}
+    return Admission(configuration.concurrency, registries, metrics)

@@ -1,0 +1,187 @@
+"""Connections to registries, on which only what is strictly an answer to a request is one.
+
+aiohttp reads answers leniently, and takes whatever arrives on an idle connection for the answer to
+the next request, which may be another project's. So here a connection on which anything is left is
+closed instead of used, and an answer whose head is not strictly HTTP/1.x is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import re
+import select
+from asyncio import BaseTransport
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+from aiohttp.client_exceptions import UnixClientConnectorError
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.http import RawResponseMessage
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.tracing import Trace
+
+from relproxy.unix_endpoints import path_of
+
+# With the default of 64 KiB every socket read overruns the buffer's mark and costs a pause.
+READ_BUFFER_BYTES = 1024**2
+
+# RFC 9110, sections 5.6.2 and 5.5; a reason phrase has the characters of a value.
+_FIELD_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_VERSIONS = (aiohttp.HttpVersion10, aiohttp.HttpVersion11)
+
+
+class _Wire(ResponseHandler):
+    """One connection; an answer that isn't strictly HTTP ends it, as garbage does.
+
+    So is one of which only a part of the head came: who got none may ask somebody else.
+    """
+
+    # Whether any of an answer that counts has arrived; whether the request has been sent whole.
+    _has_begun = False
+    _is_sent = False
+
+    def set_response_params(self, **params: Any) -> None:  # noqa: ANN401 - what they are is aiohttp's
+        """Expect the answer to the next request."""
+        self._has_begun = self._is_sent = False
+        super().set_response_params(**params)
+
+    def start_timeout(self) -> None:
+        """Take that the request has been sent, and that the registry is to answer it."""
+        self._is_sent = True
+        super().start_timeout()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived."""
+        self._has_begun = self._has_begun or bool(data)
+        super().data_received(data)
+        if self._is_sent and not self._has_begun:
+            # aiohttp takes the interim answer for the one that counts, and waits for ever.
+            super().start_timeout()
+
+    def feed_data(
+        self, data: tuple[RawResponseMessage, aiohttp.StreamReader], size: int = 0
+    ) -> None:
+        """Take the head of an answer, with the stream of its body."""
+        message, _ = data
+        if not _is_strict(message):
+            if self.transport is not None:
+                self.transport.close()
+            self.set_exception(HttpProcessingError(message="not strictly HTTP"))
+            return
+        self._has_begun = message.code >= HTTPStatus.OK
+        if HTTPStatus.CONTINUE < message.code < HTTPStatus.OK:
+            return  # aiohttp takes any interim answer for the 100 that a body waits for.
+        if _has_no_body_but_says_so(message):
+            self.force_close()
+        super().feed_data(data, size)
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """Take that no answer will come any more; one that has arrived still counts."""
+        self._hear_out(exc)
+        if self._has_begun and isinstance(
+            exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError
+        ):
+            exc = HttpProcessingError(message="the head broke off")
+        super().set_exception(exc, *cause)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Take the end of the connection; an answer that has arrived still counts."""
+        self._hear_out(exc)
+        super().connection_lost(exc)
+
+    def _hear_out(self, failure: BaseException | None) -> None:
+        """Take what a registry said before it closed a connection that was being written to.
+
+        It may refuse an upload half-way and close at once. Writing then fails, and asyncio gives
+        the connection up without a look at the refusal, which waits to be read.
+        """
+        transport = self.transport
+        if transport is None or not (isinstance(failure, OSError) and transport.is_closing()):
+            return
+        if transport.get_extra_info("sslcontext") is None and self._parser is not None:
+            with contextlib.suppress(OSError):
+                peer = transport.get_extra_info("socket")
+                self.data_received(os.read(peer.fileno(), READ_BUFFER_BYTES))
+
+
+class Connector(aiohttp.TCPConnector):
+    """Connections of which an idle one is used again only if nothing has arrived on it since.
+
+    aiohttp has no public switch for this; tests/integration/test_desync.py fails if it moves.
+    """
+
+    def __init__(self, *, limit: int, keepalive_timeout: float) -> None:
+        super().__init__(limit=limit, keepalive_timeout=keepalive_timeout)
+        protocol: type[ResponseHandler] = _Wire
+        self._factory = functools.partial(protocol, loop=self._loop)
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's
+    ) -> ResponseHandler:
+        path = path_of(req.url.raw_host or "")
+        if path is None:
+            return await super()._create_connection(req, traces, timeout)
+        try:
+            async with asyncio.timeout(timeout.sock_connect):
+                _, protocol = await self._loop.create_unix_connection(self._factory, path)
+        except TimeoutError:
+            raise
+        except OSError as failure:
+            raise UnixClientConnectorError(path, req.connection_key, failure) from failure
+        return protocol
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        # What a registry, or a balancer before it, sends unasked would answer the next request.
+        for protocol, _ in self._conns.get(key, ()):
+            if not (protocol.should_close or _has_more(protocol.transport)):
+                break
+            protocol.close()
+        return await super()._get(key, traces)
+
+
+def _has_more(transport: BaseTransport | None) -> bool:
+    """Tell whether bytes, or the end, wait to be read on a connection."""
+    if transport is None or (peer := transport.get_extra_info("socket")) is None:
+        return True
+    poll = select.poll()
+    poll.register(peer.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _is_strict(message: RawResponseMessage) -> bool:
+    """Tell whether a head is HTTP/1.x for every reader, and of an answer that relproxy can take."""
+    return (
+        message.version in _VERSIONS
+        and message.code < 600
+        and message.code >= HTTPStatus.CONTINUE
+        and message.code != HTTPStatus.SWITCHING_PROTOCOLS
+        and _FIELD_VALUE.fullmatch(message.reason.encode("utf-8", "surrogateescape")) is not None
+        and all(_is_field(name, value) for name, value in message.raw_headers)
+        and _is_framed_once(message)
+    )
+
+
+def _is_field(name: bytes, value: bytes) -> bool:
+    return bool(_FIELD_NAME.fullmatch(name) and _FIELD_VALUE.fullmatch(value))
+
+
+def _is_framed_once(message: RawResponseMessage) -> bool:
+    """Tell whether everyone finds the end of a body where aiohttp does."""
+    codings = [coding.strip().lower() for coding in message.headers.getall("Transfer-Encoding", ())]
+    return not codings or (codings == ["chunked"] and message.version == aiohttp.HttpVersion11)
+
+
+def _has_no_body_but_says_so(message: RawResponseMessage) -> bool:
+    """Tell whether an answer without a body names the length of one, which may still come."""
+    named = message.headers.get("Content-Length", "0")
+    return message.code == HTTPStatus.NO_CONTENT and (message.chunked or named != "0")

@@ -1,0 +1,98 @@
+"""Writing an answer to a client, who may read slowly or not at all.
+
+What a client hasn't taken is held here. So a body that is at hand leaves in pieces, each when most
+of those before has left; and a client that takes nothing at all for a while is gone. How long the
+whole of an answer takes doesn't matter: slow links make progress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+from aiohttp import web
+from aiohttp.http import StreamWriter
+
+_LOG = logging.getLogger(__name__)
+
+_PIECE_BYTES = 256 * 1024
+_NO_LINGERING = struct.pack("ii", 1, 0)
+
+
+class Writing:
+    """One answer being written. A client that takes nothing for `patience_s` is cut off."""
+
+    def __init__(self, request: web.BaseRequest, patience_s: float) -> None:
+        self._protocol = request.protocol
+        self._writer = cast("StreamWriter", request.writer)
+        self._patience_s = patience_s
+        self._looking: asyncio.TimerHandle | None = None
+
+    async def whole(self, head: bytes, body: bytes) -> None:
+        """Write an answer whose body is at hand."""
+        await self.part(head + body[:_PIECE_BYTES])
+        rest = memoryview(body)
+        for place in range(_PIECE_BYTES, len(body), _PIECE_BYTES):
+            await self.part(rest[place : place + _PIECE_BYTES])
+
+    async def part(self, content: bytes | memoryview) -> None:
+        """Write a part of an answer, and wait until there is room for more."""
+        await self._writer.write(content, drain=False)
+        await self._taken()
+
+    async def end(self) -> None:
+        """Write the end, and wait until the system has taken what is still held here."""
+        if self._writer.chunked:
+            with self._watched():
+                await self._writer.write_eof()
+        transport = self._protocol.transport
+        if transport is None or not transport.get_write_buffer_size():
+            return
+        transport.set_write_buffer_limits(high=0)
+        try:
+            await self._taken()
+        finally:
+            transport.set_write_buffer_limits()
+
+    async def _taken(self) -> None:
+        if self._protocol.writing_paused:
+            with self._watched():
+                await self._writer.drain()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Look from time to time whether the client takes anything."""
+        self._look(self._held)
+        try:
+            yield
+        finally:
+            if self._looking is not None:
+                self._looking.cancel()
+
+    @property
+    def _held(self) -> int:
+        transport = self._protocol.transport
+        return transport.get_write_buffer_size() if transport is not None else 0
+
+    def _look(self, held: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._looking = loop.call_later(self._patience_s, self._look_again, held)
+
+    def _look_again(self, held: int) -> None:
+        if (still := self._held) < held:
+            self._look(still)
+        elif self._protocol.transport is not None:
+            _LOG.info("client takes nothing", extra={"held_bytes": still})
+            _reset(self._protocol.transport)
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """End a connection, and what the system still holds for it: it would for minutes."""
+    if (peer := transport.get_extra_info("socket")) is not None:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+    transport.abort()
