@@ -32,7 +32,8 @@ MAY_REACH = {
     "image-download": {"_download"},
     "image-upload": {"_upload"},
     "image-tag": {"_add_tag", "_remove_tag"},
-    "image-members": {"_list_members"},
+    "image-members": {"show_all", "add"},
+    "image-member": {"show", "change", "remove"},
     "schema": {"_show_schema"},
     "tasks": {"_list_tasks"},
 }
