@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 # How far the clocks of two hosts may be apart where one says what came after what on the other.
@@ -134,7 +134,8 @@ class ImageRecord:
 
     Keyed by `registry`, `image_id` and `created_at`: an id that is deleted and created anew is
     another image. `capture` is None where only the owner is recorded. `deleted_at` is when the
-    image was deleted through relproxy, or None.
+    image was deleted through relproxy, or None. `made_by` is the project that the record was put
+    with, where its owner was changed since; None in what a store is told.
     """
 
     registry: str
@@ -144,6 +145,28 @@ class ImageRecord:
     capture: Capture | None
     recorded_at: datetime
     deleted_at: datetime | None = None
+    made_by: str | None = None
+
+    @property
+    def made_for(self) -> str:
+        """The project that the record was put with."""
+        return self.made_by or self.project
+
+    @property
+    def counted(self) -> Capture | None:
+        """The capture, if it counts: a claim does only for the project that made it.
+
+        Else a project could give its image away, and what it claims with it.
+        """
+        if self.capture is None or self.capture.grade is Grade.VOUCHED:
+            return self.capture
+        return self.capture if self.made_by in (None, self.project) else None
+
+    def given_to(self, project: str) -> ImageRecord:
+        """Return the record with another owner; it is still made for whom it was."""
+        return replace(
+            self, project=project, made_by=None if self.made_for == project else self.made_for
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,8 @@ def _limit(text: str | None) -> int:
 
 
 def shown(record: ImageRecord) -> dict[str, object]:
-    """Return a record as operators are shown it."""
-    capture = record.capture
+    """Return a record as operators are shown it; its instance only where that counts."""
+    capture = record.counted
     return {
         "registry": record.registry,
         "image_id": record.image_id,

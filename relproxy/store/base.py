@@ -41,7 +41,8 @@ class ImageLookup(Protocol):
     async def images_of_instance(self, registry: str, query: InstanceQuery) -> Sequence[ImageKey]:
         """Return an instance's images in one registry, newest record first.
 
-        Raises `StoreUnavailableError`.
+        Only where the record's instance counts (`ImageRecord.counted`): what a project has claimed
+        is found for nobody once the image is another's. Raises `StoreUnavailableError`.
         """
         ...
 
@@ -88,13 +89,9 @@ class Relations(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A record as it is kept; `made_for` is the project that it was put with.
-
-    `place` is where it stands among all, for a walk to go on from.
-    """
+    """A record as it is kept; `place` is where it stands among all, for a walk to go on from."""
 
     record: ImageRecord
-    made_for: str
     place: str
 
 
@@ -195,7 +192,15 @@ class Store(OwnerLookup, ImageLookup, Protocol):
     ) -> Sequence[ImageRecord]:
         """Return at most `limit` records that stand before a place (None: all do), newest first.
 
-        Raises `StoreUnavailableError`, and `BadRequestError` for a place that can't be one.
+        Where an instance or installation is asked for, those alone whose instance counts. Raises
+        `StoreUnavailableError`, and `BadRequestError` for a place that can't be one.
+        """
+        ...
+
+    async def records_of(self, image_ids: Collection[str]) -> Sequence[ImageRecord]:
+        """Return every record of some images, in every registry.
+
+        Raises `StoreUnavailableError`.
         """
         ...
 

@@ -93,7 +93,7 @@ def _line(kept: Kept) -> object:
         capture.grade.value,
     )
     seconds = [int(at.timestamp()) for at in (record.recorded_at, record.deleted_at or _NEVER)]
-    names = (record.registry, record.image_id, record.created_at, record.project, kept.made_for)
+    names = (record.registry, record.image_id, record.created_at, record.project, record.made_for)
     return names, of_instance, seconds
 
 
@@ -106,6 +106,6 @@ def _line_of_change(change: OwnerChange | Burial) -> object:
 
 def _told(kept: Kept) -> Iterator[Change]:
     record = kept.record
-    yield replace(record, project=kept.made_for, deleted_at=None)
+    yield replace(record, project=record.made_for, made_by=None, deleted_at=None)
     if record.deleted_at is not None:
         yield Burial(record.registry, record.image_id, record.deleted_at, record.created_at)

@@ -40,6 +40,15 @@ _BUSY_TIMEOUT_S = 1.0
 _UNREADABLE = "The journals of this host can't be read now."
 
 _PENDING = f"state = '{EntryState.COMPLETED}'"
+_OF_IMAGES = f"{_PENDING} AND image_id IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
+# A row of no image, if anything is pending: what that is needn't even be understood.
+_NO_ID = ""
+_IF_PENDING = f"""
+UNION ALL
+SELECT '{_NO_ID}', '{EntryKind.CREATE}', '{EntryState.COMPLETED}', '', NULL, 0, NULL, NULL, NULL,
+       NULL, NULL, NULL, 0, NULL, NULL, NULL
+WHERE EXISTS (SELECT 1 FROM entry WHERE {_PENDING})
+"""  # noqa: S608 - constants
 _CHANGES = f"{_PENDING} AND kind <> '{EntryKind.CREATE}'"
 _CREATE = f"kind = '{EntryKind.CREATE}' AND registry = ?"
 # For each state its own, because the indexes are partial. What is completed has its image's id.
@@ -85,8 +94,18 @@ class HostJournals:
 
     async def pending_of_images(self, image_ids: Collection[str]) -> list[Row]:
         """Return the completed entries of some images in every registry, oldest first."""
-        condition = "image_id IN (SELECT value FROM json_each(?))"
-        return await self._pending((f"{_PENDING} AND {condition}",), json.dumps(list(image_ids)))
+        return await self._pending((_OF_IMAGES,), json.dumps(list(image_ids)))
+
+    async def pending_of_images_or_others(
+        self, image_ids: Collection[str]
+    ) -> tuple[list[Row], bool]:
+        """Return the completed entries of some images, and whether there are any of whatever image.
+
+        So that what is done because something is pending doesn't tell of which image it is.
+        """
+        asked = (json.dumps(list(image_ids)),)
+        found = await self._run((_OF_IMAGES,), asked, beside=_IF_PENDING)
+        return _whole(row for row in found if row.id != _NO_ID), bool(found)
 
     async def pending_of_instance(self, instance_id: str) -> list[Row]:
         """Return the completed entries that name an instance, and all changes, oldest first.
@@ -149,22 +168,26 @@ class HostJournals:
     async def _pending(
         self, conditions: Sequence[str], value: str, *, at_most: int = -1
     ) -> list[Row]:
-        rows = await self._run(conditions, (value,), at_most=at_most)
-        if not all(row.is_whole for row in rows):
-            raise StoreUnavailableError(_UNREADABLE)
-        return _in_order(rows)
+        return _whole(await self._run(conditions, (value,), at_most=at_most))
 
     async def _run(
-        self, conditions: Sequence[str], parameters: tuple[object, ...], *, at_most: int = -1
+        self,
+        conditions: Sequence[str],
+        parameters: tuple[object, ...],
+        *,
+        at_most: int = -1,
+        beside: str = "",
     ) -> list[Row]:
         """Return the rows of all files, no more than so many of each (-1: all).
+
+        `beside` is a further part of the statement.
 
         Raises `StoreUnavailableError` if there is a file that can't be read.
         """
         # One statement, so that one moment is seen of each file.
         statement = " UNION ALL ".join(f"{SELECT_ENTRY} WHERE {c}" for c in conditions)
         return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._rows, f"{statement} LIMIT ?", (*parameters, at_most)
+            self._thread, self._rows, f"{statement} {beside} LIMIT ?", (*parameters, at_most)
         )
 
     def _rows(self, statement: str, parameters: tuple[object, ...]) -> list[Row]:
@@ -260,6 +283,14 @@ def _is_there(key: _Key) -> bool:
 def _check_there(key: _Key) -> None:
     if not _is_there(key):
         raise FileNotFoundError(key[0])
+
+
+def _whole(rows: Iterable[Row]) -> list[Row]:
+    """Return rows in order; raises `StoreUnavailableError` unless each says all that it has to."""
+    rows = _in_order(rows)
+    if not all(row.is_whole for row in rows):
+        raise StoreUnavailableError(_UNREADABLE)
+    return rows
 
 
 def _in_order(rows: Iterable[Row]) -> list[Row]:

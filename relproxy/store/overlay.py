@@ -16,6 +16,7 @@ from relproxy.errors import StoreUnavailableError
 from relproxy.model import (
     Burial,
     Change,
+    Grade,
     ImageKey,
     ImageRecord,
     InstanceQuery,
@@ -27,8 +28,6 @@ from relproxy.store.host_journals import HostJournals
 from relproxy.store.journal_row import Row
 from relproxy.store.place import as_cursor, from_cursor
 
-# Images that were made under one id, one after the other or in several registries.
-_OF_ONE_ID = 1000
 # Of more that is pending a list reads what concerns its pages; others wait while it is read.
 _PENDING_AT_MOST = 2000
 # What is told of a project is in memory all at once, some KiB for each.
@@ -44,33 +43,35 @@ class Overlay:
 
     async def owners(self, registry: str, image_ids: Collection[str]) -> Mapping[str, Ownership]:
         """Look in the journals, then in the store."""
-        rows = await self._journals.pending_of_images(image_ids)
-        changes = _changes(rows, registry)
+        rows, is_any = await self._journals.pending_of_images_or_others(image_ids)
         owners = await self._store.owners(registry, image_ids)
-        return await self._with_changes(registry, owners, changes) if changes else owners
+        if not is_any:
+            return owners
+        # Asked for whatever it is that is pending: that an image has a record shows in no call.
+        kept = await self._store.changes(image_ids)
+        return with_changes(owners, _changes(rows, registry), kept=_of(kept, registry))
 
     async def images_of_instance(self, registry: str, query: InstanceQuery) -> Sequence[ImageKey]:
         """Look in the journals, then in the store; newest first."""
         rows = await self._journals.pending_of_instance(query.instance_id)
         changes = _changes(rows, registry)
         found = await self._store.images_of_instance(registry, query)
-        if gained := _gained(changes, query.project):
-            # Whoever they belonged to.
-            of_all = await self._store.images_of_instance(registry, replace(query, project=None))
-            gained |= {key.id for key in found}
-            found = [key for key in of_all if key.id in gained]
-        # Of any project: whose they are now is seen below.
-        asked = RelationQuery(instance_id=query.instance_id, installation=query.installation)
-        pending = [c for c in changes if isinstance(c, ImageRecord) and _matches(c, asked)]
-        keys = dict.fromkeys(ImageKey(r.image_id, r.created_at) for r in reversed(pending))
-        keys |= dict.fromkeys(found)
-        unsure, owners = await self._unsure(registry, {key.id for key in keys}, changes)
-        return [
-            key
-            for key in keys
-            if key.id not in unsure
-            or (key.id in owners and query.project in (None, owners[key.id].project))
+        unsure = {c.image_id for c in changes}.intersection(key.id for key in found)
+        unsure |= {c.image_id for c in changes if isinstance(c, ImageRecord)}
+        unsure |= _gained(changes, query.project)
+        if not unsure:
+            return found
+        asked = RelationQuery(
+            instance_id=query.instance_id, installation=query.installation, project=query.project
+        )
+        records = [
+            record
+            for record in await self._records_of(unsure, changes)
+            if record.registry == registry and record.deleted_at is None and _matches(record, asked)
         ]
+        records.sort(key=self._store.place, reverse=True)
+        sure = [key for key in found if key.id not in unsure]
+        return [*(ImageKey(record.image_id, record.created_at) for record in records), *sure]
 
     async def images_of_project(
         self, registry: str, project: str, *, at_most: int
@@ -138,10 +139,17 @@ class Overlay:
     ) -> list[ImageRecord]:
         """Return records that the store may lack, or may have under another project."""
         records = [change for change in changes if isinstance(change, ImageRecord)]
-        for image_id in _gained(changes, query.project):
-            asked = RelationQuery(image_id=image_id)
-            records += await self._store.records(asked, limit=_OF_ONE_ID, before=None)
-        return records
+        gained = _gained(changes, query.project)
+        return [*(await self._store.records_of(gained)), *records] if gained else records
+
+    async def _records_of(
+        self, image_ids: Collection[str], changes: Sequence[Change]
+    ) -> list[ImageRecord]:
+        """Return the records of some images as they are once the store has taken `changes`."""
+        concerned = [change for change in changes if change.image_id in image_ids]
+        held = await self._store.records_of(image_ids)
+        known = [*concerned, *(await self._kept(concerned))]
+        return [after(record, known) for record in with_records(held, concerned)]
 
     async def _unsure(
         self, registry: str, image_ids: Collection[str], changes: Sequence[Change]
@@ -160,8 +168,7 @@ class Overlay:
     async def _with_changes(
         self, registry: str, owners: Mapping[str, Ownership], changes: Sequence[Change]
     ) -> Mapping[str, Ownership]:
-        kept = [change for change in await self._kept(changes) if change.registry == registry]
-        return with_changes(owners, changes, kept=kept)
+        return with_changes(owners, changes, kept=_of(await self._kept(changes), registry))
 
     async def _kept(self, changes: Sequence[Change]) -> Sequence[OwnerChange | Burial]:
         """Return what the store keeps of the images of which the journals say something.
@@ -208,15 +215,38 @@ def after(record: ImageRecord, changes: Sequence[Change]) -> ImageRecord:
     buried_at = [c.at for c in changes if isinstance(c, Burial) and c.buries(record)]
     if record.deleted_at is not None:
         buried_at.append(record.deleted_at)
-    project = record.project
     for change in _owner_changes(changes):
         if (change.registry, change.image_id, change.created_at) == (
             record.registry,
             record.image_id,
             record.created_at,
         ):
-            project = change.project
-    return replace(record, project=project, deleted_at=min(buried_at, default=None))
+            record = record.given_to(change.project)
+    return replace(record, deleted_at=min(buried_at, default=None))
+
+
+def with_records(held: Iterable[ImageRecord], changes: Iterable[Change]) -> list[ImageRecord]:
+    """Return the records that the store has once it has taken those of `changes`; see `put`."""
+    by_image = {(r.registry, r.image_id, r.created_at): r for r in held}
+    for record in changes:
+        if isinstance(record, ImageRecord):
+            key = (record.registry, record.image_id, record.created_at)
+            other = by_image.setdefault(key, record)
+            if other.made_for == record.project:
+                by_image[key] = replace(
+                    other,
+                    capture=min(other, record, key=_rank).capture,
+                    recorded_at=min(other.recorded_at, record.recorded_at),
+                )
+    return list(by_image.values())
+
+
+def _rank(record: ImageRecord) -> tuple[int, str, str]:
+    """Return what is less for the better of two captures."""
+    if record.capture is None:
+        return 2, "", ""
+    instance = record.capture.instance
+    return int(record.capture.grade is Grade.CLAIMED), instance.installation, instance.id
 
 
 def _owner_changes(changes: Iterable[Change]) -> list[OwnerChange]:
@@ -229,13 +259,21 @@ def _changes(rows: Iterable[Row], registry: str | None = None) -> list[Change]:
     return [row.change for row in rows if registry in (None, row.registry)]
 
 
+def _of(kept: Iterable[OwnerChange | Burial], registry: str) -> list[OwnerChange | Burial]:
+    return [change for change in kept if change.registry == registry]
+
+
 def _gained(changes: Iterable[Change], project: str | None) -> set[str]:
-    """Return the images that a change gives to a project."""
-    return {c.image_id for c in changes if isinstance(c, OwnerChange) and c.project == project}
+    """Return the images that a change gives to a project (None: to any).
+
+    Any may be given back to whom its claim counts for.
+    """
+    owners = (change for change in changes if isinstance(change, OwnerChange))
+    return {change.image_id for change in owners if project in (None, change.project)}
 
 
 def _matches(record: ImageRecord, query: RelationQuery) -> bool:
-    instance = record.capture.instance if record.capture else None
+    instance = record.counted.instance if record.counted else None
     return (
         query.image_id in (None, record.image_id)
         and query.project in (None, record.project)

@@ -58,6 +58,7 @@ from relproxy.store.postgres_sql import (
     IMAGES_OF_PROJECT,
     NAMES_OF_OPAQUE,
     OWNERS,
+    RECORDS_OF,
     RENAMED,
     WALK,
     WALK_CHANGES,
@@ -226,10 +227,16 @@ class PostgresStore:
             }
         )
         start = _BEHIND_ALL if before is None else _values(before)
+        return await self._records(statement, *start, limit, *parameters)
+
+    async def records_of(self, image_ids: Collection[str]) -> Sequence[ImageRecord]:
+        """Look records up by their keys."""
+        return await self._records(RECORDS_OF, [packed_id(image_id)[0] for image_id in image_ids])
+
+    async def _records(self, statement: str, *parameters: object) -> Sequence[ImageRecord]:
         async with self._pool.connection() as connection:
-            rows = await connection.fetch(statement, *start, limit, *parameters)
-            ids = (value for row in rows for value in (row["image_id"], row["instance_id"]))
-            names = await _names(connection, ids)
+            rows = await connection.fetch(statement, *parameters)
+            names = await _names(connection, _ids(rows))
         return [_record(row, names) for row in rows]
 
     async def walk(self, after: str | None) -> AsyncIterator[Sequence[Kept]]:
@@ -240,8 +247,7 @@ class PostgresStore:
             raise not_a_place(str(after)) from None
         async with self._pool.connection() as connection:
             async for rows in _walked(connection, WALK, *place):
-                ids = (value for row in rows for value in (row["image_id"], row["instance_id"]))
-                names = await _names(connection, ids)
+                names = await _names(connection, _ids(rows))
                 yield [_kept(row, names) for row in rows]
 
     async def walk_changes(self) -> AsyncIterator[Sequence[OwnerChange | Burial]]:
@@ -273,6 +279,10 @@ async def _walked(
             yield rows
 
 
+def _ids(rows: Iterable[asyncpg.Record]) -> Iterable[uuid.UUID | None]:
+    return (value for row in rows for value in (row["image_id"], row["instance_id"]))
+
+
 async def _names(
     connection: asyncpg.Connection, ids: Iterable[uuid.UUID | None]
 ) -> Mapping[uuid.UUID, str]:
@@ -290,21 +300,22 @@ def _record(row: asyncpg.Record, names: Mapping[uuid.UUID, str]) -> ImageRecord:
         instance = Instance(str(row["installation"]), names[row["instance_id"]])
         capture = Capture(instance, Grade(row["grade"]))
     deleted = row["deleted_at"]
-    return ImageRecord(
+    made = ImageRecord(
         row["registry"],
         names[row["image_id"]],
         unpacked_created_at(row["created_at"], row["created_suffix"]),
-        row["project"],
+        row["made_for"],
         capture,
         unpacked_time(row["recorded_at"]),
         None if deleted is None else unpacked_time(deleted),
     )
+    return made.given_to(row["project"])
 
 
 def _kept(row: asyncpg.Record, names: Mapping[uuid.UUID, str]) -> Kept:
     created, registry = _ordered(row["created_at"]), row["registry"]
     place = row["recorded_at"], str(row["image_id"]), created, registry
-    return Kept(_record(row, names), row["made_for"], as_cursor(place))
+    return Kept(_record(row, names), as_cursor(place))
 
 
 def _change(row: asyncpg.Record, names: Mapping[uuid.UUID, str]) -> OwnerChange | Burial:

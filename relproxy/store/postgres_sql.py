@@ -54,15 +54,18 @@ WHERE r.image_id = ANY($1::uuid[]) AND s.registry = $2 AND r.deleted_at IS NULL
 ORDER BY r.recorded_at, r.created_at, s.created_suffix COLLATE "C"
 """
 
-IMAGES_OF_INSTANCE = """
+# As `ImageRecord.counted` says it.
+_COUNTS = "(s.grade = 'vouched' OR COALESCE(r.made_by, r.project_id) = r.project_id)"
+
+IMAGES_OF_INSTANCE = f"""
 SELECT r.image_id, r.created_at, s.created_suffix
 FROM any_image_record r
 JOIN source s ON s.id = r.source_id
-WHERE s.registry = $1 AND r.instance_id = $2 AND r.deleted_at IS NULL
+WHERE s.registry = $1 AND r.instance_id = $2 AND r.deleted_at IS NULL AND {_COUNTS}
   AND ($3::uuid IS NULL OR s.installation = $3)
   AND ($4::text IS NULL OR r.project_id = (SELECT id FROM project WHERE name = $4))
 ORDER BY r.recorded_at DESC, r.image_id DESC, r.created_at DESC, s.created_suffix COLLATE "C" DESC
-"""
+"""  # noqa: S608 - constants
 
 # The first condition says what is asked, the second says it so that the index serves. A project
 # that nobody has heard of is a NULL, which nothing contains; an empty array would be in everything.
@@ -101,11 +104,13 @@ LIMIT $5
 """
 
 _NARROWED = {
-    "instance": "r.instance_id = {name}",
+    "instance": f"r.instance_id = {{name}} AND {_COUNTS}",
     "image": "r.image_id = {name}",
-    "installation": "s.installation = {name}",
+    "installation": f"s.installation = {{name}} AND {_COUNTS}",
     "project": _OF_PROJECT,
 }
+
+RECORDS_OF = f"{_ALL} WHERE r.image_id = ANY($1::uuid[])"
 
 WALK = f"""
 {_ALL}

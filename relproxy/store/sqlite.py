@@ -50,6 +50,7 @@ from relproxy.store.sqlite_sql import (
     IMAGES_OF_PROJECT,
     OWNERS,
     PURGE,
+    RECORDS_OF,
     REMEMBER_RENAMED,
     RENAMED,
     RENAMED_IN,
@@ -248,6 +249,12 @@ class SqliteStore:
             rows = await reader.execute_fetchall(statement, {**asked, **behind, "limit": limit})
         return [_record(row) for row in rows]
 
+    async def records_of(self, image_ids: Collection[str]) -> Sequence[ImageRecord]:
+        """Look records up by the index of their images."""
+        asked = {"ids": json.dumps(list(image_ids))}
+        async with self._connection(self._reader) as reader:
+            return [_record(row) for row in await reader.execute_fetchall(RECORDS_OF, asked)]
+
     def place(self, record: ImageRecord) -> Place:
         """Tell by microseconds."""
         at = microseconds(record.recorded_at)
@@ -323,17 +330,20 @@ def _migrate(connection: sqlite3.Connection) -> None:
 
 
 def _record(row: Iterable[Any]) -> ImageRecord:
-    registry, image_id, created_at, project, installation, instance_id, grade, at, dead = row
+    registry, image_id, created_at, project, *captured, at, dead, made_by = row
+    installation, instance_id, grade = captured
     capture = None
     if instance_id is not None:
         capture = Capture(Instance(installation, instance_id), Grade(grade))
     deleted_at = None if dead is None else moment(dead)
-    return ImageRecord(registry, image_id, created_at, project, capture, moment(at), deleted_at)
+    made_for = made_by or project
+    made = ImageRecord(registry, image_id, created_at, made_for, capture, moment(at), deleted_at)
+    return made.given_to(project)
 
 
 def _kept(row: sqlite3.Row) -> Kept:
-    *columns, made_for, sequence = row
-    return Kept(_record(columns), made_for, str(sequence))
+    *columns, sequence = row
+    return Kept(_record(columns), str(sequence))
 
 
 def _sequence(place: str) -> int:

@@ -147,13 +147,16 @@ WHERE registry = ? AND image_id IN (SELECT value FROM json_each(?)) AND deleted_
 ORDER BY recorded_at, created_at
 """
 
-IMAGES_OF_INSTANCE = """
+# As `ImageRecord.counted` says it.
+_COUNTS = "(grade = 'vouched' OR COALESCE(made_by, project) = project)"
+
+IMAGES_OF_INSTANCE = f"""
 SELECT image_id, created_at FROM image_record
-WHERE registry = :registry AND instance_id = :instance_id AND deleted_at IS NULL
+WHERE registry = :registry AND instance_id = :instance_id AND deleted_at IS NULL AND {_COUNTS}
   AND (:installation IS NULL OR installation = :installation)
   AND (:project IS NULL OR project = :project)
 ORDER BY recorded_at DESC, image_id DESC, created_at DESC
-"""
+"""  # noqa: S608 - constants
 
 IMAGES_OF_PROJECT = """
 SELECT DISTINCT image_id FROM image_record
@@ -161,7 +164,8 @@ WHERE project = ? AND registry = ? AND deleted_at IS NULL LIMIT ?
 """
 
 _COLUMNS = """
-registry, image_id, created_at, project, installation, instance_id, grade, recorded_at, deleted_at
+registry, image_id, created_at, project, installation, instance_id, grade, recorded_at, deleted_at,
+made_by
 """
 
 _RECORDS = f"""
@@ -177,14 +181,16 @@ _BEFORE = """
 
 # Only the conditions that were asked for: "OR :x IS NULL" would keep SQLite from any index.
 _NARROWED = {
-    "instance_id": "instance_id = :instance_id",
-    "installation": "installation = :installation",
+    "instance_id": f"instance_id = :instance_id AND {_COUNTS}",
+    "installation": f"installation = :installation AND {_COUNTS}",
     "image_id": "image_id = :image_id",
     "project": "project = :project",
 }
 
+RECORDS_OF = f"SELECT {_COLUMNS} FROM image_record WHERE {_OF_ASKED}"  # noqa: S608 - constants
+
 WALK = f"""
-SELECT {_COLUMNS}, COALESCE(made_by, project), sequence
+SELECT {_COLUMNS}, sequence
 FROM image_record WHERE sequence > ? ORDER BY sequence LIMIT ?
 """  # noqa: S608 - constants
 

@@ -100,7 +100,7 @@ async def test_there_and_back_is_the_same(stores: tuple[Store, Store, Store]) ->
     for before, after in zip(first, second, strict=True):
         assert after.record.image_id == before.record.image_id
         assert after.record.project == before.record.project
-        assert after.made_for == before.made_for
+        assert after.record.made_for == before.record.made_for
         assert after.record.created_at == before.record.created_at
         assert after.record.capture == before.record.capture
         assert (after.record.deleted_at is None) == (before.record.deleted_at is None)

@@ -110,22 +110,24 @@ def said_of(
     """Return what a store with these records has to say."""
     records = sorted(records, key=repr)
     live = sorted(
-        (record for record, _ in records if record.deleted_at is None),
-        key=lambda r: (r.recorded_at, r.created_at),
+        (told for told in records if told[0].deleted_at is None),
+        key=lambda told: (told[0].recorded_at, told[0].created_at),
     )
     of_instances = {
         f"{registry} {instance}": sorted(
             (
                 ImageKey(r.image_id, r.created_at)
-                for r in live
+                for r, made_for in live
                 if r.registry == registry and r.capture and r.capture.instance.id == instance
+                # What was claimed counts only for the project that the record was made for.
+                if r.capture.grade is Grade.VOUCHED or r.project == made_for
             ),
             key=repr,
         )
         for registry in registries
         for instance in INSTANCES
     }
-    owners = {(r.registry, r.image_id): (r.project, r.created_at) for r in live}
+    owners = {(r.registry, r.image_id): (r.project, r.created_at) for r, _ in live}
     return Held(records, sorted(set(kept), key=repr), owners, of_instances)
 
 
@@ -168,7 +170,9 @@ def expected(
     for key, record in records.items():
         dead = min((b.at for b in burials if b.buries(record)), default=None)
         project = owners[key].project if key in owners else record.project
-        found[key] = replace(record, project=project, deleted_at=dead), record.project
+        made_by = record.project if project != record.project else None
+        held = replace(record, project=project, deleted_at=dead, made_by=made_by)
+        found[key] = held, record.project
     kept = [b for b in burials if (b.registry, b.image_id, b.created_at) not in records]
     if forgotten_before is not None:
         for key, (record, _) in list(found.items()):
@@ -182,7 +186,7 @@ def expected(
 
 async def held_by(store: Store, registries: Sequence[str]) -> Held:
     """Ask a store all that it can say, and see that its answers agree."""
-    records = [(k.record, k.made_for) async for batch in store.walk(None) for k in batch]
+    records = [(k.record, k.record.made_for) async for batch in store.walk(None) for k in batch]
     kept = [change async for batch in store.walk_changes() for change in batch]
     said = said_of(records, kept, registries)
     owners = {

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -58,7 +58,8 @@ class Host:
         self, image_id: str, seconds: float, kind: EntryKind = EntryKind.CREATE, **more: str
     ) -> Row:
         """Write a completed entry."""
-        capture = Capture(Instance(EAST, more.get("instance", "123")), Grade.VOUCHED)
+        grade = Grade(more.get("grade", Grade.VOUCHED))
+        capture = Capture(Instance(EAST, more.get("instance", "123")), grade)
         named = kind is not EntryKind.BURIAL
         row = completed(
             image_id,
@@ -264,6 +265,80 @@ async def test_an_instance_has_the_images_that_a_pending_change_gives_its_projec
     assert await found("bob") == both
     assert await found(None) == both
     assert await found("alice") == []
+
+
+Shown: TypeAlias = tuple[list[str], list[str], list[str | None]]
+BOBS: Shown = (["bob", "None"], ["bob"], ["123"])
+NOBODYS: Shown = ([], [], [None])
+
+
+async def shown(host: Host) -> Shown:
+    """Return for whom image 1 is found by its instance, and as whose it is shown."""
+    of = {
+        project: await host.overlay.images_of_instance(
+            "glance", InstanceQuery("123", EAST, project)
+        )
+        for project in ("mallory", "bob", None)
+    }
+    related = await host.pages(RelationQuery(instance_id="123"), limit=1)
+    found = [str(project) for project, keys in of.items() if keys]
+    records = await host.pages(RelationQuery(image_id=image(1)), limit=9)
+    said = [record.counted.instance.id if record.counted else None for record in records]
+    return found, [record.project for record in related], said
+
+
+@pytest.mark.parametrize("grade", Grade)
+@pytest.mark.parametrize("delivered", [0, 1, 2, 3])
+async def test_a_claim_on_its_way_counts_only_for_the_project_that_made_it(
+    host: Host, grade: Grade, delivered: int
+) -> None:
+    """Of what is delivered the store decides, of what is pending the overlay."""
+    made = host.add(image(1), 1, project="mallory", grade=grade)
+    if delivered > 0:
+        await host.deliver(made)
+    assert await shown(host) == (["mallory", "None"], ["mallory"], ["123"])
+    given = host.add(image(1), 2, EntryKind.OWNER, project="bob")
+    if delivered > 1:
+        await host.deliver(given)
+    assert await shown(host) == (BOBS if grade is Grade.VOUCHED else NOBODYS)
+    back = host.add(image(1), 3, EntryKind.OWNER, project="mallory")
+    if delivered > 2:
+        await host.deliver(back)
+    assert await shown(host) == (["mallory", "None"], ["mallory"], ["123"])
+
+
+@pytest.mark.parametrize("grade", Grade)
+async def test_a_pending_claim_whose_image_another_host_saw_given_away_counts_for_nobody(
+    host: Host, grade: Grade
+) -> None:
+    host.add(image(1), 1, project="mallory", grade=grade)
+    await host.store.put([told_by_another_host(EntryKind.OWNER, 2)])
+    assert await shown(host) == (BOBS if grade is Grade.VOUCHED else NOBODYS)
+
+
+async def test_a_pending_record_of_another_project_takes_no_image_of_an_instance(
+    host: Host,
+) -> None:
+    """Of two records that name different projects the first one told holds."""
+    await host.deliver(host.add(image(1), 1, project="bob", grade=Grade.CLAIMED, instance="124"))
+    host.add(image(1), 2, project="mallory")
+    found, _, _ = await shown(host)
+    assert found == []
+
+
+async def test_of_a_pending_capture_and_one_in_the_store_the_vouched_one_counts(host: Host) -> None:
+    for number, (first, second) in enumerate(itertools.permutations(Grade)):
+        for instance, grade in ((str(number), first), (f"{number} later", second)):
+            row = host.add(image(number), 1, instance=instance, grade=grade)
+            if grade is first:
+                await host.deliver(row)
+
+    async def found(instance: str) -> list[str]:
+        query = InstanceQuery(instance, EAST, "alice")
+        return [key.id for key in await host.overlay.images_of_instance("glance", query)]
+
+    assert (await found("0"), await found("0 later")) == ([image(0)], [])
+    assert await found("1 later") == [image(1)]
 
 
 def passed_on(host: Host) -> list[Row]:

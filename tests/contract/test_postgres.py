@@ -398,7 +398,31 @@ async def test_a_schema_that_is_missing_or_newer_is_refused_with_a_sentence(
 async def test_migrating_at_once_applies_each_version_once(postgres: Postgres) -> None:
     fresh = PostgresSettings(postgres.create_database(f"own-{uuid.uuid4()}"))
     done = await asyncio.gather(*(migrate(fresh) for _ in range(4)))
-    assert sorted(before for before, _ in done) == [0, 2, 2, 2]
+    known = len(schema_versions("postgres"))
+    assert sorted(before for before, _ in done) == [0, known, known, known]
+
+
+async def test_the_view_shows_no_claim_of_an_image_that_was_given_away(
+    store: PostgresStore, settings: PostgresSettings, postgres: Postgres
+) -> None:
+    told: list[Change] = []
+    for grade in Grade:
+        capture = Capture(Instance(EAST, "123"), grade)
+        made = replace(record(grade, "mallory"), capture=capture)
+        given = OwnerChange("glance", made.image_id, made.created_at, "bob", made.recorded_at)
+        told += [made, given, replace(made, image_id=f"{grade}, kept")]
+    await store.put(told)
+    asked = (
+        "SELECT image_id, project, made_for, instance_id, installation IS NOT NULL, grade "
+        "FROM image_relation"
+    )
+    shown = postgres.execute(asked, settings.dsn.rpartition("/")[2])
+    assert sorted(shown.split("\n")[:-1]) == [
+        "claimed, kept|mallory|mallory|123|t|claimed",
+        "claimed|bob|mallory||f|",
+        "vouched, kept|mallory|mallory|123|t|vouched",
+        "vouched|bob|mallory|123|t|vouched",
+    ]
 
 
 async def test_a_session_never_commits_without_the_disk(

@@ -272,7 +272,42 @@ async def test_a_capture_is_filled_in_by_whom_the_record_was_made_for_and_by_nob
     (found,) = await everything(store)
     assert (found.project, found.capture) == ("bob", record("a").capture)
     ((kept,),) = [batch async for batch in store.walk(None)]
-    assert kept.made_for == "alice"
+    assert kept.record.made_for == "alice"
+
+
+@pytest.mark.parametrize("grade", Grade)
+@pytest.mark.parametrize("is_changed_first", [True, False])
+async def test_a_claim_counts_only_for_the_project_that_made_it_and_what_is_vouched_follows(
+    store: Store, grade: Grade, *, is_changed_first: bool
+) -> None:
+    """Else a project could give its image away, and what it claims with it."""
+    made = record("a", "mallory", capture=captured(EAST, "123", grade))
+    for told in (given_to_bob("a"), made) if is_changed_first else (made, given_to_bob("a")):
+        await store.put([told])
+
+    async def found() -> list[list[str]]:
+        asked = [InstanceQuery("123", EAST, project) for project in ("mallory", "bob", None)]
+        keys = [await store.images_of_instance("glance", query) for query in asked]
+        related = [
+            await store.records(query, limit=9, before=None)
+            for query in (
+                RelationQuery(instance_id="123"),
+                RelationQuery(installation=EAST, project="bob"),
+                RelationQuery(image_id="a", installation=EAST),
+            )
+        ]
+        return [[found.id for found in each] for each in keys] + [
+            [found.image_id for found in each] for each in related
+        ]
+
+    is_vouched = grade is Grade.VOUCHED
+    one = ["a"]
+    assert await found() == ([[], one, one, one, one, one] if is_vouched else [[]] * 6)
+    (held,) = await store.records_of(["a", "nobody's"])
+    assert (held.project, held.made_for, held.capture) == ("bob", "mallory", made.capture)
+    assert (held.counted == made.capture) is is_vouched
+    await store.put([replace(given_to_bob("a"), project="mallory", at=at(20))])
+    assert await found() == [one, [], one, one, [], one]
 
 
 async def test_what_is_kept_of_images_is_told(store: Store) -> None:

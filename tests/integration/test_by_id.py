@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from lab.stand_in import StandIn
+from relproxy.store.sqlite import SqliteStore
 from tests.integration.conftest import Client, Serve, Wall, registry
 
 ABSENT = "11111111-2222-4333-8444-555555555555"
@@ -56,6 +59,35 @@ async def test_a_foreign_id_and_an_absent_one_give_the_same_answer_after_the_sam
     assert seen[0][0] == 404
     assert seen[0][3] == [("GET", "/v2/images/ID")]
     assert noauth.images[foreign]["status"] == "queued"
+
+
+async def test_a_foreign_id_whose_record_is_on_its_way_costs_the_calls_of_an_absent_one(
+    only_wall: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store can be read and not written: a lock here, a full disk or a standby elsewhere."""
+    calls: list[str] = []
+
+    def count(name: str) -> None:
+        asking = getattr(SqliteStore, name)
+
+        def counted(store: SqliteStore, *given: Any) -> Any:
+            calls.append(name)
+            return asking(store, *given)
+
+        monkeypatch.setattr(SqliteStore, name, counted)
+
+    for name in ("owners", "changes", "records_of", "records"):
+        count(name)
+    with closing(sqlite3.connect(only_wall.store, isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        foreign = await private(only_wall, "bob")
+        seen = []
+        for image_id in (foreign, ABSENT):
+            calls.clear()
+            answer = await only_wall.get(f"/v2/images/{image_id}", project="alice")
+            seen.append((answer.status, list(calls)))
+        lock.execute("ROLLBACK")
+    assert seen == [(404, ["owners", "changes"])] * 2
 
 
 async def test_a_public_image_may_be_read_and_not_changed(

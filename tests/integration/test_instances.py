@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
+
+import pytest
 
 from lab.stand_in import StandIn
-from tests.integration.conftest import EAST, WEST, Client, Serve, Wall, registry
+from tests.integration.conftest import EAST, WEST, Client, Serve, Wall, eventually, registry
 from tests.integration.test_lists import walked
 
 
@@ -33,6 +36,47 @@ async def test_a_foreign_and_an_unknown_instance_give_the_same_empty_list(
     assert foreign.status == unknown.status == 200
     assert foreign.body.replace(b"123", b"999") == unknown.body
     assert foreign.json()["images"] == []
+
+
+@pytest.mark.parametrize("is_vouched", [False, True], ids=["claimed", "vouched"])
+async def test_an_image_that_is_given_away_brings_no_claim_with_it(
+    second_wall: Client, trusting: StandIn, *, is_vouched: bool
+) -> None:
+    """Glance refuses a member's change of the owner with 403, and makes it."""
+    await second_wall.create("honest", "alice", headers=of("123"))
+    tuple_of = {"instance_id": "123", "nova_installation_uuid": EAST}
+    named: dict[str, Any] = {"headers": of("123")} if is_vouched else {"fields": tuple_of}
+    made = await second_wall.create("given", "mallory", **named)
+    image_id = made.json()["id"]
+    given = await second_wall.call(
+        "PATCH",
+        f"/v2/images/{image_id}",
+        project="mallory",
+        headers={"Content-Type": "application/openstack-images-v2.1-json-patch"},
+        data=json.dumps([{"op": "add", "path": "/owner", "value": "alice"}]),
+    )
+    assert (made.status, given.status) == (201, 403)
+    assert trusting.images[image_id]["owner"] == "alice"
+
+    async def entries_in_doubt() -> int:
+        return len(await second_wall.in_doubt())
+
+    await eventually(entries_in_doubt, 0)
+    expected = ["given", "honest"] if is_vouched else ["honest"]
+    query = "/v2/images?instance_id=123"
+    assert (await second_wall.get(query, project="alice")).names == expected
+    assert (await second_wall.get(query, project="mallory")).names == []
+    assert (await second_wall.get(query, project="ops", roles="admin")).names == expected
+    assert len(await second_wall.relations("instance_id=123")) == len(expected)
+    (shown,) = await second_wall.relations(f"image_id={image_id}")
+    said = [shown[name] for name in ("nova_installation_uuid", "instance_id", "grade")]
+    assert shown["project"] == "alice"
+    assert said == ([EAST, "123", "vouched"] if is_vouched else [None] * 3)
+    explained = await second_wall.get(
+        f"/v1/explain?project=alice&image_id={image_id}", url=second_wall.admin_url
+    )
+    (record,) = explained.json()["registries"][0]["records"]
+    assert [record[name] for name in ("nova_installation_uuid", "instance_id", "grade")] == said
 
 
 async def test_a_public_image_does_not_tell_a_project_which_instance_it_came_from(
