@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 
 from relproxy.concurrency import Admission
-from relproxy.config import Configuration
+from relproxy.config import Configuration, Registry
 from relproxy.endpoints import Endpoint, Endpoints, Reason
 from relproxy.health_checks import HealthChecks
 from relproxy.metrics import Metrics
@@ -70,18 +70,20 @@ def _upstreams(
     return {
         registry.name: Upstream(
             registry.name,
-            Endpoints(
-                registry.endpoints,
-                registry.ejection,
-                EndpointWatch(registry.name, registry.endpoints, metrics),
-                registry.health_check,
-            ),
+            _endpoints_of(registry, metrics),
             session,
             metrics,
             configuration.timeouts,
         )
         for registry in configuration.registries
     }
+
+
+def _endpoints_of(registry: Registry, metrics: Metrics) -> Endpoints:
+    watch = EndpointWatch(registry.name, registry.endpoints, metrics)
+    endpoints = Endpoints(registry.endpoints, registry.ejection, watch, registry.health_check)
+    endpoints.host = registry.host
+    return endpoints
 
 
 def health_checks_of(

@@ -109,6 +109,8 @@ class Endpoints:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        # The host that relproxy's own requests ask for; None: the name of each endpoint.
+        self.host: str | None = None
         self._all = tuple(map(Endpoint, urls))
         self._turn = itertools.count()
         self._ejection = ejection or Ejection()

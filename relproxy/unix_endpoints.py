@@ -23,8 +23,14 @@ def path_of(host: str) -> str | None:
     return bytes.fromhex(host.removesuffix(_DOMAIN)).decode()
 
 
-def with_host(headers: CIMultiDict[str], url: str) -> CIMultiDict[str]:
-    """Return the headers of a request to an endpoint; it has no name of its own at a socket."""
-    if not url.startswith(_SCHEME) or "Host" in headers:
+def with_host(headers: CIMultiDict[str], url: str, host: str | None = None) -> CIMultiDict[str]:
+    """Return the headers of a request to an endpoint.
+
+    Where they name no host, because the request is relproxy's own, it is `host`: the registry's, if
+    it has one. An endpoint has no name of its own at a socket.
+    """
+    if "Host" in headers:
         return headers
-    return CIMultiDict((("Host", "localhost"), *headers.items()))
+    if host is None and url.startswith(_SCHEME):
+        host = "localhost"
+    return headers if host is None else CIMultiDict((("Host", host), *headers.items()))

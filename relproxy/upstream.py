@@ -195,7 +195,7 @@ class Upstream:
         async with asyncio.timeout(None if request.upload else head_s) as deadline:
             data: AsyncIterator[bytes] | bytes | None = request.body
             with contextlib.ExitStack() as until_answered:
-                headers = with_host(request.headers, endpoint.url)
+                headers = with_host(request.headers, endpoint.url, self._endpoints.host)
                 if request.upload is not None:
                     if request.upload.is_awaited:
                         headers = CIMultiDict((*headers.items(), ("Expect", "100-continue")))

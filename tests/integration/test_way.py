@@ -111,6 +111,16 @@ async def test_the_clients_host_is_kept_or_the_configured_one_is_named(
     assert b"\r\nX-Forwarded-Host: images.example:80" in recorder.head
 
 
+async def test_what_relproxy_asks_for_itself_names_the_configured_host_too(
+    serve: Serve, recorder: Recorder
+) -> None:
+    """A front with several names would answer 404, which is no word about an image."""
+    named = await started(serve, recorder, host="glance.internal:9292")
+    await named.get("/readyz", url=named.admin_url)
+    assert recorder.received
+    assert all(b"\r\nHost: glance.internal:9292\r\n" in head for head in recorder.received)
+
+
 async def test_links_that_a_registry_made_of_another_host_are_put_back(
     serve: Serve, recorder: Recorder
 ) -> None:
