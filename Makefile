@@ -6,9 +6,9 @@ READY := $(VENV)/.ready
 
 PURE_FUZZ := tests/fuzz/test_targets.py tests/fuzz/test_queries.py tests/fuzz/test_pages.py
 FUZZ_WITH_PARTS := tests/fuzz/test_glance.py tests/fuzz/test_running.py
-QUICK := tests/unit tests/properties $(PURE_FUZZ) tests/test_deployment.py tests/test_docs.py \
-	tests/test_imports.py
-WHOLE := tests/contract tests/integration tests/model tests/durability tests/functional $(FUZZ_WITH_PARTS)
+QUICK := tests/unit tests/test_deployment.py tests/test_docs.py tests/test_imports.py
+WHOLE := tests/properties $(PURE_FUZZ) tests/contract tests/integration tests/model \
+	tests/durability tests/functional $(FUZZ_WITH_PARTS)
 
 .PHONY: demo test unit verify verify-random verify-model verify-fuzz verify-storm verify-power verify-reload verify-page verify-fronts bench-store lint clean
 

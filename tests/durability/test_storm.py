@@ -27,7 +27,11 @@ from tests.durability.conftest import PATIENCE_S, Start, settings
 from tests.durability.storm import LATEST_S, Fault, Storm
 
 IS_THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "verify"
-SEEDS = range(100, 110) if IS_THOROUGH else range(1, 4)
+STORMS = (
+    [(store, seed) for store in ("sqlite", "postgres") for seed in range(100, 110)]
+    if IS_THOROUGH
+    else [("sqlite", 1), ("postgres", 2), ("postgres", 3)]
+)
 ATTEMPTS = 500 if IS_THOROUGH else 200
 
 
@@ -85,7 +89,7 @@ def in_postgres(server: Postgres, dsn: str) -> Kept:
     return Kept({"driver": "postgres", "dsn": dsn}, faults, store)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture
 async def kept(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kept]:
     if request.param == "sqlite":
         yield in_sqlite(tmp_path)
@@ -108,7 +112,7 @@ async def everything_is_delivered(journals: Path) -> None:
                 await asyncio.sleep(0.1)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("kept", "seed"), STORMS, indirect=["kept"])
 async def test_a_storm_loses_and_doubles_nothing(
     seed: int, kept: Kept, glance: StandIn, relproxy_of: Start, tmp_path: Path
 ) -> None:
