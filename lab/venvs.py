@@ -26,7 +26,8 @@ def ensure(name: str) -> Path:
     processes at the same time. Raises `subprocess.CalledProcessError` if pip fails.
     """
     requirements = ROOM / "requirements" / f"{name}.txt"
-    asked = requirements.read_bytes() + sys.version.encode() + sys.executable.encode()
+    # Not by the interpreter's path: one environment has it under several names.
+    asked = requirements.read_bytes() + sys.version.encode() + sys.prefix.encode()
     home = ENVIRONMENTS / f"{name}-{hashlib.sha256(asked).hexdigest()[:12]}"
     done = home / ".installed"
     if done.exists():

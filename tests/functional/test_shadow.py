@@ -26,6 +26,8 @@ _STRIPPED = {"script name", "script name with a hyphen", "path info"}
 def shadow(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relproxy]:
     whole = settings(cloud.lonely.url, cloud.owned.url)
     whole["routes"] = [route | {"mode": "shadow"} for route in whole["routes"]]
+    # Of itself relproxy says nothing, so that whole answers can be compared.
+    whole["forwarding"] = {"via": None, "header": "none"}
     home: Path = tmp_path_factory.mktemp("shadow")
     relproxy = Relproxy(home, whole)
     relproxy.start()

@@ -54,6 +54,8 @@ class Place:
                 {"name": "glance", "tenancy": "registry", "endpoints": ["http://127.0.0.1:1"]}
             ],
             "routes": [{"name": "all", "registry": "glance"}],
+            # No balancer has to notice that it ends.
+            "timeouts": {"notice_s": 0},
             **sections,
         }
         self.file.write_text(yaml.safe_dump(self.settings))
