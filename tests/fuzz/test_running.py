@@ -54,6 +54,13 @@ FIELDS = (
     "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Prefix", "X-Forwarded-Uri", "TE", "Range",
     "If-None-Match", "Accept-Encoding", "X-OpenStack-Request-ID", "Content-Location", "Upgrade",
 )  # fmt: skip
+# What a front that is believed may add: it can name nobody else by it.
+MORE_OF_ALICE = {
+    *(b"x-user-id", b"x-user-domain-id", b"x-project-domain-id", b"x-is-admin-project"),
+    *(b"x-service-identity-status", b"x-service-project-id", b"x-service-user-id"),
+    b"x-service-roles",
+}
+BELIEVED = {folded(name) for name in IDENTITY_HEADERS} - MORE_OF_ALICE
 FIELD_VALUES = (
     "bob", "admin", "Confirmed", "/v2/images", "DELETE", "127.0.0.1", "bytes=0-9", "gzip", "*",
     "close", "host=bob", "1", "",
@@ -186,9 +193,8 @@ def check_reached(stage: Stage, request: bytes) -> None:
 def check_identity(stage: Stage, request: bytes) -> None:
     """Check that the registry was told of alice by relproxy, and of nobody else by anybody.
 
-    The client is a front that is believed: it may name the user, or say that it confirms nobody.
+    The client is a front that is believed: it may say that it confirms nobody, and more of alice.
     """
-    believed = {folded(name) for name in IDENTITY_HEADERS} - {b"x-user-id"}
     alice = [
         (b"x-identity-status", b"Confirmed"), (b"x-project-id", b"alice"), (b"x-roles", b"member"),
     ]  # fmt: skip
@@ -196,8 +202,15 @@ def check_identity(stage: Stage, request: bytes) -> None:
     is_asked = not any(match.operation.is_version_document for match in stage.matches)
     is_told = stage.tenancy == "registry" and is_asked
     allowed: list[list[tuple[bytes, bytes]]] = [alice] if is_told else [[]]
-    if b"identity-status" in request.lower().replace(b"_", b"-"):
+    said = request.lower().replace(b"_", b"-")
+    if b"identity-status" in said:
         allowed.append([])
     for recorded in stage.glance.requests:
-        pairs = ((folded(name), value) for name, value in recorded.headers)
-        assert [pair for pair in pairs if pair[0] in believed] in allowed, request
+        pairs = [(folded(name), value) for name, value in recorded.headers]
+        assert [pair for pair in pairs if pair[0] in BELIEVED] in allowed, request
+        more = [name for name, _ in pairs if name in MORE_OF_ALICE]
+        assert len(more) == len(set(more)), request
+        assert is_told or not more, request
+        for name in more:
+            needed = b"x-service-identity-status" if name.startswith(b"x-service-") else name
+            assert needed in said, request
