@@ -157,11 +157,14 @@ class Player:
         if answer.status != 201:
             return
         owner = asked.owner or (None if self._world.is_only_wall else asked.who)
+        project = owner or asked.who
+        is_claimed = asked.capture in {"nova", "properties"}
         image = Image(
             id=answer.json()["id"],
             name=name,
             owner=owner,
-            record=record and replace(record, project=owner or asked.who),
+            record=record
+            and replace(record, project=project, claimed_for=project if is_claimed else None),
             visibility=asked.visibility or "shared",
             created=now,
             updated=now,

@@ -23,11 +23,15 @@ Sort = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Record:
-    """What relproxy knows of an image: its project, and its instance if one was named."""
+    """What relproxy knows of an image: its project, and its instance if one was named.
+
+    `claimed_for` is the project that a claim was recorded for: it counts for no other owner.
+    """
 
     project: str
     installation: str | None = None
     instance: str | None = None
+    claimed_for: str | None = None
 
 
 @dataclass(eq=False)
@@ -169,6 +173,7 @@ class World:
             record is not None
             and record.instance == query.instance
             and record.installation == (query.installation or self.own_installation)
+            and record.claimed_for in (None, record.project)
             and who in (ADMIN, record.project)
         )
 
