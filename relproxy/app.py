@@ -6,11 +6,10 @@ a table here.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -22,10 +21,10 @@ from relproxy.announcing import announcements_of
 from relproxy.app_admin import admin_of
 from relproxy.app_forwarding import way_of
 from relproxy.app_identity import Logins, opened_identity, opened_logins
+from relproxy.app_recording import Recorder, open_store, opened_recorder
 from relproxy.app_seeing import opened_accounts
 from relproxy.app_upstreams import admission_of, health_checks_of, opened_upstreams
 from relproxy.draining import Departure, InFlight
-from relproxy.errors import StoreRefusedError, StoreUnavailableError
 from relproxy.explanation import Explainer
 from relproxy.filters.base import Dialect
 from relproxy.filters.capture import MetadataHeaders
@@ -45,15 +44,11 @@ from relproxy.settlement import (
     SettlementParts,
 )
 from relproxy.sockets import Sockets, bind_all
-from relproxy.store.adoption import Adoption
-from relproxy.store.base import Store, check_names
+from relproxy.store.base import Store
 from relproxy.store.host_journals import HostJournals
-from relproxy.store.journal import LocalJournal
-from relproxy.store.journal_room import JournalRoom, open_journal
 from relproxy.store.overlay import Overlay
-from relproxy.store.relay import Relay, Terms
 from relproxy.store.relayed_journal import RelayedJournal
-from relproxy.stores import opened_store, store_of, store_to_read
+from relproxy.stores import store_of, store_to_read
 from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream
 
@@ -97,8 +92,8 @@ async def running(
         accounts = await opened.enter_async_context(opened_accounts(configuration, metrics))
         store = store_of(configuration.store)
         opened.push_async_callback(store.close)
-        await _open(store, configuration)
-        recorder = await _recorder(opened, configuration, store, metrics)
+        await open_store(store, configuration)
+        recorder = await opened_recorder(opened, configuration, store, metrics)
         upstreams = await opened.enter_async_context(opened_upstreams(configuration, metrics))
         logins = await opened.enter_async_context(opened_logins(configuration))
         asked = _asked(configuration, upstreams, logins)
@@ -154,86 +149,9 @@ async def _runners(
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Recorder:
-    """What remembers: this worker's journal, its way to the store, and what all of them know."""
-
-    journal: LocalJournal
-    relay: Relay
-    adoption: Adoption
-    journals: HostJournals
-    overlay: Overlay
-    metrics: Metrics
-
-
-async def _open(store: Store, configuration: config.Configuration) -> None:
-    """Open the store; one that is away for now is no reason not to serve what needs none.
-
-    Raises `StoreRefusedError` if it knows the registries by other names than the configuration.
-    """
-    with _going_on_without_it():
-        await store.open()
-        configured = [registry.name for registry in configuration.registries]
-        check_names(configured, await store.registries(), await store.renamed())
-
-
-async def _owned(store: Store, room: JournalRoom) -> None:
-    """See that this host may write the store; one that is away for now can be any number's."""
-    with _going_on_without_it():
-        await store.claim(room.identity)
-
-
-@contextmanager
-def _going_on_without_it() -> Iterator[None]:
-    """Go on where the store is away; not where it refuses this relproxy."""
-    try:
-        yield
-    except StoreRefusedError:
-        raise
-    except StoreUnavailableError as failure:
-        _LOG.error("store is away", extra={"reason": failure.sentence}, exc_info=failure)
-
-
-async def claimed(configuration: config.Configuration) -> str:
-    """Take the store for this host; return the identity of its directory of journals.
-
-    Raises `JournalRefusedError` and `StoreUnavailableError`.
-    """
-    settings = configuration.journal
-    room = JournalRoom(settings.directory, allow_volatile=settings.allow_volatile)
-    async with opened_store(configuration.store) as store:
-        await store.claim(room.identity, by_force=True)
-    return room.identity
-
-
-async def _recorder(
-    opened: AsyncExitStack, configuration: config.Configuration, store: Store, metrics: Metrics
-) -> _Recorder:
-    settings = configuration.journal
-    room = JournalRoom(settings.directory, allow_volatile=settings.allow_volatile)
-    await _owned(store, room)
-    slot = room.claim()
-    opened.callback(slot.release)
-    file = await asyncio.to_thread(open_journal, slot)
-    if slot.was_broken:
-        metrics.journals_broken.inc()
-    journal = LocalJournal(file)
-    opened.push_async_callback(journal.close)
-    journals = HostJournals(settings.directory)
-    opened.push_async_callback(journals.close)
-    terms = Terms(
-        configuration.store.confirm_wait_s,
-        settings.keep_delivered_s,
-        configuration.store.keep_deleted_days,
-    )
-    relay = Relay(journal, store, metrics, terms)
-    adoption = Adoption(room, journal, relay, metrics)
-    return _Recorder(journal, relay, adoption, journals, Overlay(journals, store), metrics)
-
-
 def _background(
     opened: AsyncExitStack,
-    recorder: _Recorder,
+    recorder: Recorder,
     settlement: Settlement,
     checks: Mapping[str, HealthChecks],
 ) -> Mapping[str, Watched]:
@@ -267,7 +185,7 @@ async def explainer_beside(configuration: config.Configuration) -> AsyncIterator
 
 def _settlement(
     configuration: config.Configuration,
-    recorder: _Recorder,
+    recorder: Recorder,
     asked: Mapping[str, Asked],
     metrics: Metrics,
 ) -> Settlement:
@@ -332,7 +250,7 @@ def _probe(registry: config.Registry, upstream: Upstream) -> Probe:
 
 def _parts(
     configuration: config.Configuration,
-    recorder: _Recorder,
+    recorder: Recorder,
     upstreams: Mapping[str, Upstream],
     *,
     identity: IdentityProvider,

@@ -7,7 +7,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from relproxy.app import claimed
+from relproxy.app_recording import claimed
 from relproxy.cli.verbs import ending
 from relproxy.config_file import load_configuration
 from relproxy.store.copying import Digest, compare, copy
