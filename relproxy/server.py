@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 
 from aiohttp import web
-from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import LineTooLong
 
 from relproxy.account import Account, Accounts, current
 from relproxy.announcing import Announcements, peer_of
+from relproxy.connections import HTTP_LOG, MAX_FIELDS, MAX_HEAD_BYTES, MAX_LINE_BYTES, Connection
 from relproxy.draining import InFlight
 from relproxy.errors import RegistryGarbageError, RelproxyError
 from relproxy.messages import Headers, Request, RequestHead, Response
@@ -28,13 +26,6 @@ from relproxy.writing import Writing
 
 _LOG = logging.getLogger(__name__)
 
-# A Keystone token, a list of 200 ids: both fit 16 KiB with room.
-_MAX_LINE_BYTES = 16 * 1024
-# As many as aiohttp takes of itself, and in its words when there are more.
-_MAX_FIELDS = 128
-# A request has a token, or two, and may have a long path: all together is far less.
-_MAX_HEAD_BYTES = 64 * 1024
-_TOO_MANY_FIELDS = "Too many headers received"
 _READ_BUFFER_BYTES = 256 * 1024
 # Of a body that nobody wants, where the connection is kept for the next request.
 _MAX_DRAINED_BYTES = 64 * 1024
@@ -43,21 +34,6 @@ _BODYLESS = frozenset({204, 304})
 
 Respond = Callable[[Request], Awaitable[Response]]
 _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-class _WithoutForeignBytes(logging.Filter):
-    """Keeps what a client sent out of the log: aiohttp quotes a header that is too long."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        failure = record.exc_info[1] if record.exc_info else None
-        if isinstance(failure, HttpProcessingError):
-            record.msg, record.args = "request is not HTTP", None
-            record.reason, record.exc_info = type(failure).__name__, None
-        return True
-
-
-_SERVER_LOG = logging.getLogger(f"{__name__}.http")
-_SERVER_LOG.addFilter(_WithoutForeignBytes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +61,8 @@ def make_server(
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         with in_flight.one(), _accounted(request, shared.accounts) as account:
-            if _head_bytes(request) > _MAX_HEAD_BYTES:
-                too_long = LineTooLong(b"", _MAX_HEAD_BYTES)
+            if _head_bytes(request) > MAX_HEAD_BYTES:
+                too_long = LineTooLong(b"", MAX_HEAD_BYTES)
                 return request.protocol.handle_error(request, HTTPStatus.BAD_REQUEST, too_long)
             head = _head(request, listener, announcements)
             account.came_in(head)
@@ -104,85 +80,6 @@ def make_server(
     return _Server(handle, announcements, in_flight)
 
 
-class _Connection(web.RequestHandler):
-    """One client's connection; a body that turns out not to be HTTP ends it.
-
-    aiohttp puts its complaint behind the request, which waits for the rest of its body for ever.
-    """
-
-    in_flight: InFlight
-    has_left = False
-    _has_part_of_head = False
-    _request_id: str | None = None
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request has come, nor the beginning of one, since the last was answered."""
-        return self._awaits_head and not self._has_part_of_head
-
-    @property
-    def was_used(self) -> bool:
-        """Whether there has been a request on it."""
-        return self._request_count > 0
-
-    @property
-    def _awaits_head(self) -> bool:
-        is_waiting = self._waiter is not None and not self._waiter.done()
-        return is_waiting and not self._messages
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection."""
-        self.in_flight.add(self)
-        super().connection_made(transport)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Forget a connection; the request under way ends with its client."""
-        self.has_left = True
-        self.in_flight.discard(self)
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Take what has arrived."""
-        super().data_received(data)
-        # A line end too many after a body is no beginning.
-        self._has_part_of_head = self._awaits_head and bool(data.strip(b"\r\n"))
-        under_way = self._current_request
-        is_broken = bool(self._messages) and not isinstance(
-            self._messages[-1][0], RawRequestMessage
-        )
-        if is_broken and under_way is not None and not under_way.content.is_eof():
-            _LOG.info("request broke off")
-            if self.transport is not None:
-                self.transport.abort()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what isn't HTTP as relproxy takes it; aiohttp's own answer names its versions."""
-        self._request_id = f"req-{uuid.uuid4()}"
-        answer = super().handle_error(request, status, exc, message)
-        if status != HTTPStatus.BAD_REQUEST:
-            return answer
-        if isinstance(exc, LineTooLong) or message == _TOO_MANY_FIELDS:
-            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            message = (
-                f"The head of this request is too large: {_MAX_FIELDS} header fields are taken, "
-                f"{_MAX_LINE_BYTES} bytes of each line, and {_MAX_HEAD_BYTES} bytes in all."
-            )
-        own = {"Server": "relproxy", "X-Openstack-Request-Id": self._request_id}
-        answer = web.Response(status=status, text=message, headers=own)
-        answer.force_close()
-        return answer
-
-    def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ANN401 - aiohttp's own
-        """Write what isn't HTTP to the log, with the id that its answer has."""
-        super().log_exception(*args, extra={"request_id": self._request_id}, **kw)
-
-
 class _Server(web.Server):
     """Makes the protocol of each connection, behind PROXY protocol headers where there are any."""
 
@@ -193,11 +90,11 @@ class _Server(web.Server):
             handle,
             handler_cancellation=True,
             access_log=None,
-            logger=_SERVER_LOG,
+            logger=HTTP_LOG,
             auto_decompress=False,
-            max_line_size=_MAX_LINE_BYTES,
-            max_field_size=_MAX_LINE_BYTES,
-            max_headers=_MAX_FIELDS,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
+            max_headers=MAX_FIELDS,
             read_bufsize=_READ_BUFFER_BYTES,
         )
         self._announcements = announcements
@@ -213,8 +110,8 @@ class _Server(web.Server):
             self._announcements.close()
         super().pre_shutdown()
 
-    def _connection(self) -> _Connection:
-        made = _Connection(self, loop=self._loop, **self._kwargs)
+    def _connection(self) -> Connection:
+        made = Connection(self, loop=self._loop, **self._kwargs)
         made.in_flight = self._in_flight
         return made
 
@@ -246,7 +143,7 @@ class _Body:
 def _accounted(request: web.BaseRequest, accounts: Accounts) -> Iterator[Account]:
     """Lend a request's account, and note at its end how much of its body has come."""
     protocol = request.protocol
-    with accounts.one(lambda: isinstance(protocol, _Connection) and protocol.has_left) as account:
+    with accounts.one(lambda: isinstance(protocol, Connection) and protocol.has_left) as account:
         try:
             yield account
         finally:
