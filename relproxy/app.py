@@ -7,20 +7,17 @@ a table here.
 from __future__ import annotations
 
 import logging
-import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-
-from aiohttp import web
 
 from relproxy import config
 from relproxy.admin.gate import guarded
 from relproxy.admin.health import Health, Probe, Watched
-from relproxy.announcing import announcements_of
 from relproxy.app_admin import admin_of
 from relproxy.app_forwarding import way_of
 from relproxy.app_identity import Logins, opened_identity, opened_logins
+from relproxy.app_listeners import accepting, address_of, listening_admin, runners_of
 from relproxy.app_recording import Recorder, open_store, opened_recorder
 from relproxy.app_seeing import opened_accounts
 from relproxy.app_upstreams import admission_of, health_checks_of, opened_upstreams
@@ -37,7 +34,7 @@ from relproxy.model import Tenancy
 from relproxy.proxy import Parts, Proxy
 from relproxy.recording import Recording
 from relproxy.routing import route_table
-from relproxy.server import Shared, make_server
+from relproxy.server import Shared
 from relproxy.settlement import (
     Asked,
     Settlement,
@@ -53,9 +50,6 @@ from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream
 
 _LOG = logging.getLogger(__name__)
-
-# For aiohttp to close connections on which nothing is under way.
-_CLOSE_S = 0.1
 
 _DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (GlanceV2(),)}
 
@@ -111,42 +105,20 @@ async def running(
         explainer = Explainer(configuration, asked, *known)
         admin = admin_of(configuration, health, explainer, known, metrics)
         admin = guarded(admin, configuration.admin.tokens_file, metrics)
-        admin_runner = await _listen_admin(opened, sockets.admin, admin)
+        admin_runner = await listening_admin(opened, sockets.admin, admin)
         in_flight = InFlight(metrics)
         timeouts = configuration.timeouts
         shared = Shared(in_flight, accounts, timeouts.write_s)
-        runners = await _runners(opened, configuration, proxy, shared, metrics)
+        runners = await runners_of(opened, configuration, proxy, shared, metrics)
         departure = Departure(health, in_flight, runners, admin_runner, notice_s=timeouts.notice_s)
         opened.push_async_callback(departure.drain, timeouts.shutdown_s)
         listeners = {
-            listener.name: await _accepting(runner, sockets.listeners[listener.name])
+            listener.name: await accepting(runner, sockets.listeners[listener.name])
             for listener, runner in zip(configuration.listeners, runners, strict=True)
         }
-        admin_address = _address(admin_runner)
+        admin_address = address_of(admin_runner)
         _LOG.info("serving", extra={"listeners": listeners, "admin": admin_address})
         yield Running(listeners, admin_address, departure)
-
-
-async def _runners(
-    opened: AsyncExitStack,
-    configuration: config.Configuration,
-    proxy: Proxy,
-    shared: Shared,
-    metrics: Metrics,
-) -> list[web.ServerRunner]:
-    """Return what serves each listener, once it is given sockets."""
-    return [
-        await _runner(
-            opened,
-            make_server(
-                proxy.respond,
-                listener=listener.name,
-                shared=shared,
-                announcements=announcements_of(configuration, listener, metrics),
-            ),
-        )
-        for listener in configuration.listeners
-    ]
 
 
 def _background(
@@ -281,32 +253,3 @@ def _parts(
         tasks=tasks,
         shadow_s=configuration.timeouts.shadow_s,
     )
-
-
-async def _listen_admin(
-    opened: AsyncExitStack, sockets: Sequence[socket.socket], application: web.Application
-) -> web.AppRunner:
-    runner = web.AppRunner(application, access_log=None)
-    opened.push_async_callback(runner.cleanup)
-    await runner.setup()
-    await _accepting(runner, sockets)
-    return runner
-
-
-async def _runner(opened: AsyncExitStack, server: web.Server) -> web.ServerRunner:
-    # Nothing is under way any more when it is cleaned up, or has had its time.
-    runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_S)
-    opened.push_async_callback(runner.cleanup)
-    await runner.setup()
-    return runner
-
-
-async def _accepting(runner: web.BaseRunner, sockets: Sequence[socket.socket]) -> tuple[str, int]:
-    for each in sockets:
-        await web.SockSite(runner, each).start()
-    return _address(runner)
-
-
-def _address(runner: web.BaseRunner) -> tuple[str, int]:
-    address = runner.addresses[-1]
-    return address[0], address[1]

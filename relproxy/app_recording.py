@@ -1,4 +1,4 @@
-"""The composition root's part about remembering: the host's journals, the store, what joins them."""
+"""The composition root's part about remembering: the journals, the store, what joins them."""
 
 from __future__ import annotations
 

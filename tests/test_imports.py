@@ -206,6 +206,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "app_seeing": ("account", "config", "logs", "metrics", "spans", *VALUES),
     "app_recording": ("config", "metrics", "store", "stores", *VALUES),
+    "app_listeners": ("announcing", "config", "metrics", "proxy", "server", *VALUES),
     "app_forwarding": ("config", "filters", *VALUES),
     "health_checks": ("config_endpoints", "endpoints", "upstream"),
     "app_upstreams": (
@@ -220,11 +221,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "app": (
         *(
             "admin",
-            "announcing",
             "app_admin",
             "app_forwarding",
             "app_identity",
             "app_recording",
+            "app_listeners",
             "app_seeing",
             "app_upstreams",
             "config",
