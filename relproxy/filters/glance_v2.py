@@ -6,21 +6,28 @@ glance/api/middleware/version_negotiation.py of Glance 33.
 
 from __future__ import annotations
 
-import html
-import json
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote, unquote_plus
+from urllib.parse import quote
 
 import msgspec
 
 from relproxy.errors import BadRequestError, RegistryGarbageError
 from relproxy.filters.base import UNKNOWN, BodyEffect, CreateBody, Operation, Page, Row
 from relproxy.filters.capture import BodyMetadata
+from relproxy.filters.glance_pipeline import (
+    as_sent,
+    error_page,
+    is_preflight,
+    neutral_headers,
+    refuse_overridden_method,
+    render_versions,
+    versioned,
+)
 from relproxy.filters.glance_v2_page import read_facts, read_page, write_page
-from relproxy.filters.glance_v2_table import TableRow, image_id_in, matching_rows
+from relproxy.filters.glance_v2_table import TABLE
 from relproxy.filters.json_edit import (
     NotJSONError,
     RepeatedKeyError,
@@ -29,20 +36,14 @@ from relproxy.filters.json_edit import (
     shallow_object,
     strict_document,
 )
-from relproxy.filters.links import prefixed_url
-from relproxy.filters.negotiation import preferred
 from relproxy.filters.query import ListQuery
+from relproxy.filters.route_table import matching_rows, row_operation
 from relproxy.filters.target import Target, canonical_path
 from relproxy.filters.visibility import ImageFacts
 from relproxy.messages import Headers
 from relproxy.model import Access, CreatedImage, Treatment
 
 _VERSION = re.compile(r"v2(\.[0-9]+)?")
-_MEDIA_TYPE = "application/vnd.openstack.images-"
-
-# Routes lets these override the method of a request (routes/middleware.py, use_method_override).
-_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
-_METHOD_PARAMETER = re.compile(r"(^|[&;])\s*_method\s*([=&;]|$)", re.IGNORECASE)
 
 _INSTALLATION = "nova_installation_uuid"
 _INSTANCE = "instance_id"
@@ -76,32 +77,23 @@ class GlanceV2:
 
         Raises `BadRequestError` where the query would make Glance take another method.
         """
-        if _overrides_method(target.query):
-            raise BadRequestError("The parameter '_method' is not taken: send the method itself.")
-        segments = _versioned(target.segments, headers)
+        refuse_overridden_method(target.query)
+        segments = versioned(target.segments, headers, _VERSION, "v2")
         # Glance redirects /v2 to /v2/, and has nothing there: the two must not become one.
         is_redirected = segments == ("v2",) and target.has_trailing_slash
-        rows = () if is_redirected else matching_rows(segments)
-        path = canonical_path(_as_sent(target.segments, segments))
+        rows = () if is_redirected else matching_rows(TABLE, segments)
+        path = canonical_path(as_sent(target.segments, segments))
         for row in rows:
             if row.method == method:
-                return _operation(row, segments, path)
-        if rows and _is_preflight(method, headers):
+                return row_operation(row, segments, path)
+        if rows and is_preflight(method, headers):
             return Operation("preflight", Treatment.PASS, Access.ANYONE, path)
         allowed = tuple(row.method for row in rows)
         return Operation(UNKNOWN, Treatment.PASS, Access.REFUSED, path, allowed=allowed)
 
     def neutral_headers(self, headers: Headers) -> Headers:
-        """Take out what makes Glance see another version or another method.
-
-        The version is said by the path; and a POST of a form may override its own method
-        (routes/middleware.py), so JSON that calls itself a form, as curl's does, is sent as JSON.
-        """
-        if _negotiates(headers):
-            headers = headers.with_replaced("Accept", "*/*")
-        if _is_form(headers):
-            headers = headers.with_replaced("Content-Type", "application/json")
-        return headers
+        """Take out what makes Glance see another version or another method."""
+        return neutral_headers(headers, body_type="application/json")
 
     def read_create(self, body: bytes) -> CreateBody:
         """Read the JSON of `POST /v2/images`."""
@@ -178,74 +170,15 @@ class GlanceV2:
 
     def render_versions(self, body: bytes, prefix: str, host: str | None = None) -> bytes:
         """Put `prefix` before the path of every absolute `href`, on `host` if that is given."""
-        try:
-            document = strict_document(body)
-        except ValueError as failure:
-            raise RegistryGarbageError("The registry's version document is not JSON.") from failure
-        return json.dumps(_prefixed(document, prefix, host)).encode()
+        return render_versions(body, prefix, host)
 
     def absent_image(self, image_id: str) -> str:
         """Return Glance's own sentence (glance/db/__init__.py, ImageRepo.get)."""
         return f"No image found with ID {image_id}"
 
     def refusal(self, status: int, sentence: str, accept: str) -> tuple[str, bytes]:
-        """Render an error as WebOb does for Glance: by Accept, and as plain text without one."""
-        title = HTTPStatus(status).phrase
-        media_type = preferred(accept, ("text/html", "application/json"))
-        if media_type is None:
-            return "text/plain; charset=UTF-8", f"{status} {title}\n\n{sentence}\n\n   ".encode()
-        if media_type == "application/json":
-            document = {
-                "message": f"{sentence}<br /><br />\n\n\n",
-                "code": f"{status} {title}",
-                "title": title,
-            }
-            return media_type, json.dumps(document).encode()
-        explanation = html.escape(sentence)
-        heading = f"<title>{status} {title}</title>\n </head>\n <body>\n  <h1>{status} {title}</h1>"
-        text = f"<html>\n <head>\n  {heading}\n  {explanation}<br /><br />\n\n\n\n </body>\n</html>"
-        return "text/html; charset=UTF-8", text.encode()
-
-
-def _versioned(segments: tuple[str, ...], headers: Headers) -> tuple[str, ...]:
-    """Return the path with its version as `v2`, wherever the version was said."""
-    accept = headers.first("Accept") or ""
-    if accept.startswith(_MEDIA_TYPE) and _VERSION.fullmatch(accept[len(_MEDIA_TYPE) :]):
-        return ("v2", *segments)
-    if segments and _VERSION.fullmatch(segments[0]):
-        return ("v2", *segments[1:])
-    return segments
-
-
-def _as_sent(given: tuple[str, ...], versioned: tuple[str, ...]) -> tuple[str, ...]:
-    # The minor version in the path is the client's own: only a missing one is put there.
-    return given if len(given) == len(versioned) else versioned
-
-
-def _negotiates(headers: Headers) -> bool:
-    return any(_MEDIA_TYPE in value.lower() for value in headers.values("Accept"))
-
-
-def _is_form(headers: Headers) -> bool:
-    values = headers.values("Content-Type")
-    return any(form in value.lower() for value in values for form in _FORMS)
-
-
-def _overrides_method(query: str) -> bool:
-    """Tell whether Routes would find a parameter `_method`, however it is encoded."""
-    return bool(_METHOD_PARAMETER.search(unquote_plus(query)))
-
-
-def _operation(row: TableRow, segments: tuple[str, ...], path: str) -> Operation:
-    return Operation(
-        name=row.name,
-        treatment=row.treatment,
-        access=row.access,
-        path=path,
-        image_id=image_id_in(row.pattern, segments),
-        has_effect=row.has_effect,
-        is_version_document=row.is_version_document,
-    )
+        """Render an error as Glance does."""
+        return error_page(status, sentence, accept)
 
 
 def _request_document(body: bytes, kind: type) -> Any:  # noqa: ANN401 - JSON
@@ -306,27 +239,3 @@ def _import_effect(document: dict[str, Any]) -> BodyEffect | None:
     if name == _OWN_IMPORT_METHOD:
         return None
     return BodyEffect(f"import by any method but '{_OWN_IMPORT_METHOD}'")
-
-
-def _is_preflight(method: str, headers: Headers) -> bool:
-    """Tell whether a browser asks what it may send; it has no token for that (Fetch, CORS).
-
-    Glance's CORS filter answers it, or its router does with 405: neither looks at an image.
-    """
-    asked = headers.first("Origin"), headers.first("Access-Control-Request-Method")
-    return method == "OPTIONS" and None not in asked
-
-
-def _prefixed(value: Any, prefix: str, host: str | None) -> Any:  # noqa: ANN401 - JSON
-    if isinstance(value, list):
-        return [_prefixed(item, prefix, host) for item in value]
-    if isinstance(value, dict):
-        return {
-            k: _prefixed_href(v, prefix, host) if k == "href" else _prefixed(v, prefix, host)
-            for k, v in value.items()
-        }
-    return value
-
-
-def _prefixed_href(href: object, prefix: str, host: str | None) -> object:
-    return prefixed_url(href, prefix, host) if isinstance(href, str) else href

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lab.stand_in import StandIn
-from relproxy.filters.glance_v2_table import TABLE, TableRow
+from relproxy.filters.glance_v2_table import TABLE
+from relproxy.filters.route_table import TableRow
 from relproxy.model import InstanceQuery, Ownership
 from relproxy.store.overlay import Overlay
 from tests.integration.conftest import Client

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from relproxy.filters.glance_v2_table import IMAGE_ID, TABLE, image_id_in, matching_rows
+from relproxy.filters.glance_v2_table import TABLE
+from relproxy.filters.route_table import IMAGE_ID, image_id_in, matching_rows
 from relproxy.model import Access, Treatment
 
 # Every route of Glance 33's own router (glance/api/v2/router.py), with its methods.
@@ -71,19 +72,19 @@ def segments(path: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("path", list(GLANCE))
 def test_every_route_of_glance_has_a_row_for_each_of_its_methods(path: str) -> None:
-    assert {row.method for row in matching_rows(segments(path))} >= set(GLANCE[path].split())
+    assert {row.method for row in matching_rows(TABLE, segments(path))} >= set(GLANCE[path].split())
 
 
 @pytest.mark.parametrize("path", sorted(set(GLANCE) - OPEN))
 def test_no_route_is_open_to_every_caller_but_the_named_ones(path: str) -> None:
-    accesses = {row.access for row in matching_rows(segments(path))}
+    accesses = {row.access for row in matching_rows(TABLE, segments(path))}
 
     assert accesses.isdisjoint({Access.ANYONE, Access.CALLER})
 
 
 @pytest.mark.parametrize("path", sorted(p for p in GLANCE if p.startswith("/images/")))
 def test_a_route_of_one_image_knows_its_image(path: str) -> None:
-    for row in matching_rows(segments(path)):
+    for row in matching_rows(TABLE, segments(path)):
         assert row.treatment is Treatment.IMAGE
         assert image_id_in(row.pattern, segments(path)) == "some-image_id"
 
@@ -109,14 +110,14 @@ def test_a_route_of_one_image_knows_its_image(path: str) -> None:
     ],
 )
 def test_what_reaches_around_a_list_is_for_administrators(path: str) -> None:
-    assert {row.access for row in matching_rows(segments(path))} == {Access.ADMIN}
+    assert {row.access for row in matching_rows(TABLE, segments(path))} == {Access.ADMIN}
 
 
 @pytest.mark.parametrize(
     "path", ["/images/{image_id}/members", "/images/{image_id}/members/{member_id}"]
 )
 def test_members_are_refused_to_everyone(path: str) -> None:
-    assert {row.access for row in matching_rows(segments(path))} == {Access.REFUSED}
+    assert {row.access for row in matching_rows(TABLE, segments(path))} == {Access.REFUSED}
 
 
 def test_what_changes_an_image_is_its_owners() -> None:
@@ -169,7 +170,7 @@ def test_no_method_of_a_path_has_two_rows() -> None:
     ],
 )
 def test_what_has_no_row_has_no_row(path: str) -> None:
-    assert matching_rows(tuple(path.strip("/").split("/"))) == ()
+    assert matching_rows(TABLE, tuple(path.strip("/").split("/"))) == ()
 
 
 def test_a_path_without_an_image_has_no_image_id() -> None:
