@@ -1,42 +1,47 @@
 """Connections that have to begin with a PROXY protocol header: who says it, and for how long.
 
 Every connection to such a listener has to come from a front. Until its header is whole it is
-served by `_Announcing`; then its transport is handed over to the server's own protocol, with the
-bytes that came behind the header. Anything else is closed, logged and counted: a server that
-guessed whether there is a header would let anybody say where he comes from.
+served by `_Announcing`; then its transport is handed over to what follows, with the bytes that came
+behind the header: the server's own protocol, or a TLS handshake, of which nothing is read here.
+Anything else is closed, logged and counted: a server that guessed whether there is a header would
+let anybody say where he comes from.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
-from weakref import WeakKeyDictionary
 
-from relproxy.config import Configuration, Listener
+from relproxy.arrival import Arrival, Serve, peer_of
+from relproxy.config import Configuration
+from relproxy.config_listeners import Listener
 from relproxy.errors import AnnouncementError
-from relproxy.filters.proxy_protocol import Announcement, read_announcement
+from relproxy.filters.proxy_protocol import Announcement, missing_bytes, read_announcement
 from relproxy.metrics import Metrics
-from relproxy.networks import Address, Network, is_in, parse_address
+from relproxy.networks import Network, is_in
 
 _LOG = logging.getLogger(__name__)
 
 
-def peer_of(transport: asyncio.BaseTransport | None) -> Address | None:
-    """Return the address of the other end of a connection; None if there is none (any more)."""
-    peername = transport.get_extra_info("peername") if transport else None
-    return parse_address(peername[0]) if isinstance(peername, tuple) else None
+# Of what may follow a header, which is handed on.
+_PIECE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class AnnouncementTerms:
-    """Who may connect to a listener, and how long a header may take from then on."""
+    """Who may connect to a listener, and how long a header may take from then on.
+
+    `is_fronted` where whoever can connect is a front. `reads_no_further` where nothing of what
+    follows a header may be read.
+    """
 
     listener: str
     fronts: tuple[Network, ...]
     timeout_s: float
+    is_fronted: bool = False
+    reads_no_further: bool = False
 
 
 class Announcements:
@@ -45,19 +50,12 @@ class Announcements:
     def __init__(self, terms: AnnouncementTerms, metrics: Metrics) -> None:
         self.terms = terms
         self._metrics = metrics
-        # Kept for as long as the connection: its transport outlives each of its protocols.
-        self._made: WeakKeyDictionary[asyncio.BaseTransport, Announcement] = WeakKeyDictionary()
         self._awaited: set[asyncio.Transport] = set()
         self._is_closed = False
 
-    def connection(self, serve: Callable[[], asyncio.Protocol]) -> asyncio.Protocol:
+    def connection(self, serve: Serve) -> asyncio.BufferedProtocol:
         """Return the protocol of a new connection; that of `serve` follows its header."""
         return _Announcing(self, serve)
-
-    def of(self, transport: asyncio.BaseTransport | None) -> Announcement:
-        """Return what a connection has announced: that it relays nobody knows whom, if nothing."""
-        made = self._made.get(transport) if transport is not None else None
-        return made or Announcement(0, is_relayed=True)
 
     def close(self) -> None:
         """Close the connections that have announced nothing yet, and those still to come."""
@@ -70,19 +68,14 @@ class Announcements:
         peer = peer_of(transport)
         if self._is_closed:
             transport.abort()
-        elif not is_in(peer, self.terms.fronts):
+        elif not (self.terms.is_fronted or is_in(peer, self.terms.fronts)):
             self.refuse(transport, "not_a_front")
         else:
             self._awaited.add(transport)
         return transport in self._awaited
 
-    def made(self, transport: asyncio.Transport, announcement: Announcement) -> None:
-        """Remember what a connection has announced."""
-        self._awaited.discard(transport)
-        self._made[transport] = announcement
-
-    def lost(self, transport: asyncio.Transport) -> None:
-        """Forget a connection that has announced nothing."""
+    def forget(self, transport: asyncio.Transport) -> None:
+        """Forget a connection, which has announced what there is, or has ended."""
         self._awaited.discard(transport)
 
     def refuse(self, transport: asyncio.Transport, reason: str, cause: str | None = None) -> None:
@@ -107,20 +100,27 @@ def announcements_of(
     """Return what a listener's connections have to say; None where they have to say nothing."""
     if not listener.proxy_protocol:
         return None
-    fronts, timeout_s = configuration.fronts.networks, configuration.timeouts.proxy_header_s
-    return Announcements(AnnouncementTerms(listener.name, fronts, timeout_s), metrics)
+    terms = AnnouncementTerms(
+        listener.name,
+        configuration.fronts.networks,
+        configuration.timeouts.proxy_header_s,
+        is_fronted=listener.fronted,
+        reads_no_further=listener.tls is not None,
+    )
+    return Announcements(terms, metrics)
 
 
-class _Announcing(asyncio.Protocol):
+class _Announcing(asyncio.BufferedProtocol):
     """Reads the header of one connection, then hands its transport over."""
 
     _transport: asyncio.Transport
     _deadline: asyncio.TimerHandle | None = None
 
-    def __init__(self, announcements: Announcements, serve: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(self, announcements: Announcements, serve: Serve) -> None:
         self._announcements = announcements
         self._serve = serve
         self._received = b""
+        self._room = memoryview(b"")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -130,8 +130,14 @@ class _Announcing(asyncio.Protocol):
                 self._announcements.terms.timeout_s, self._refuse, "timeout"
             )
 
-    def data_received(self, data: bytes) -> None:
-        self._received += data
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop's own wish
+        terms = self._announcements.terms
+        size = missing_bytes(self._received) if terms.reads_no_further else _PIECE_BYTES
+        self._room = memoryview(bytearray(size))
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._received += self._room[:nbytes]
         try:
             announcement = read_announcement(self._received)
         except AnnouncementError as failure:
@@ -147,12 +153,12 @@ class _Announcing(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         self._stop_waiting()
-        self._announcements.lost(self._transport)
+        self._announcements.forget(self._transport)
 
     def _hand_over(self, announcement: Announcement) -> None:
         self._stop_waiting()
-        self._announcements.made(self._transport, announcement)
-        served = self._serve()
+        self._announcements.forget(self._transport)
+        served = self._serve(Arrival(announcement))
         self._transport.set_protocol(served)
         served.connection_made(self._transport)
         rest = self._received[announcement.length :]

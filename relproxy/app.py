@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from relproxy import config
+from relproxy import config, config_identity
 from relproxy.admin.gate import guarded
 from relproxy.admin.health import Health, Probe, Watched
 from relproxy.app_admin import admin_of
 from relproxy.app_forwarding import way_of
 from relproxy.app_identity import Logins, opened_identity, opened_logins
-from relproxy.app_listeners import accepting, address_of, listening_admin, runners_of
+from relproxy.app_listeners import Opening, accepting, address_of, listening_admin, runners_of
 from relproxy.app_recording import Recorder, open_store, opened_recorder
 from relproxy.app_seeing import opened_accounts
 from relproxy.app_upstreams import admission_of, health_checks_of, opened_upstreams
@@ -26,7 +26,7 @@ from relproxy.explanation import Explainer
 from relproxy.filters.base import Dialect
 from relproxy.filters.capture import MetadataHeaders
 from relproxy.filters.glance_v2 import GlanceV2
-from relproxy.filters.trust import trusted_sources
+from relproxy.filters.trust import TrustedSources
 from relproxy.health_checks import HealthChecks
 from relproxy.identity.base import IdentityProvider
 from relproxy.metrics import Metrics
@@ -104,12 +104,13 @@ async def running(
         known = recorder.journals, recorder.overlay
         explainer = Explainer(configuration, asked, *known)
         admin = admin_of(configuration, health, explainer, known, metrics)
-        admin = guarded(admin, configuration.admin.tokens_file, metrics)
-        admin_runner = await listening_admin(opened, sockets.admin, admin)
+        admin = guarded(admin, configuration.admin, metrics)
+        opening = Opening(configuration, sockets, metrics)
+        admin_runner = await listening_admin(opened, opening, admin)
         in_flight = InFlight(metrics)
         timeouts = configuration.timeouts
         shared = Shared(in_flight, accounts, timeouts.write_s)
-        runners = await runners_of(opened, configuration, proxy, shared, metrics)
+        runners = await runners_of(opened, opening, proxy, shared)
         departure = Departure(health, in_flight, runners, admin_runner, notice_s=timeouts.notice_s)
         opened.push_async_callback(departure.drain, timeouts.shutdown_s)
         listeners = {
@@ -198,6 +199,15 @@ def _shows_every_image(registry: config.Registry) -> bool:
     return registry.credentials is not None
 
 
+def _trusted(settings: config_identity.TrustedSources) -> TrustedSources:
+    return TrustedSources(
+        settings.networks,
+        frozenset(settings.roles),
+        frozenset(settings.service_roles),
+        frozenset(settings.certificates),
+    )
+
+
 def _health(
     configuration: config.Configuration,
     store: Store,
@@ -236,12 +246,12 @@ def _parts(
         recorder.metrics,
         goes_on_unrecorded=configuration.journal.when_unwritable == "forward",
     )
-    trusted, names = configuration.trusted_sources, configuration.metadata_headers
+    names = configuration.metadata_headers
     return Parts(
         way=way_of(configuration),
         routes=route_table(configuration, _DIALECTS),
         identity=identity,
-        trusted_sources=trusted_sources(trusted.networks, trusted.roles, trusted.service_roles),
+        trusted_sources=_trusted(configuration.trusted_sources),
         metadata_headers=MetadataHeaders(names.installation, names.instance),
         upstreams=upstreams,
         recording=recording,

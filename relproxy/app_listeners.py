@@ -2,53 +2,117 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 from aiohttp import web
 
 from relproxy.announcing import announcements_of
+from relproxy.arrival import Arrival
+from relproxy.certificates import ADMIN, context_of
 from relproxy.config import Configuration
+from relproxy.config_listeners import Listener
+from relproxy.config_tls import ServerTls
+from relproxy.draining import InFlight
+from relproxy.entrance import Entrance
 from relproxy.metrics import Metrics
 from relproxy.proxy import Proxy
+from relproxy.securing import Securing, SecuringTerms
 from relproxy.server import Shared, make_server
+from relproxy.sockets import Sockets
 
 # For aiohttp to close connections on which nothing is under way.
 _CLOSE_S = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """With what listeners are opened: the sockets, and what is shown and counted on them."""
+
+    configuration: Configuration
+    sockets: Sockets
+    metrics: Metrics
+
+
 async def runners_of(
-    opened: AsyncExitStack,
-    configuration: Configuration,
-    proxy: Proxy,
-    shared: Shared,
-    metrics: Metrics,
+    opened: AsyncExitStack, opening: Opening, proxy: Proxy, shared: Shared
 ) -> list[web.ServerRunner]:
     """Return what serves each listener, once it is given sockets."""
     return [
         await _runner(
             opened,
-            make_server(
-                proxy.respond,
-                listener=listener.name,
-                shared=shared,
-                announcements=announcements_of(configuration, listener, metrics),
-            ),
+            make_server(proxy.respond, _entrance_of(opening, listener, shared.in_flight), shared),
         )
-        for listener in configuration.listeners
+        for listener in opening.configuration.listeners
     ]
 
 
 async def listening_admin(
-    opened: AsyncExitStack, sockets: Sequence[socket.socket], application: web.Application
+    opened: AsyncExitStack, opening: Opening, application: web.Application
 ) -> web.AppRunner:
     """Serve operators."""
     runner = web.AppRunner(application, access_log=None)
     opened.push_async_callback(runner.cleanup)
     await runner.setup()
-    await accepting(runner, sockets)
+    tls, sockets = opening.configuration.admin.tls, opening.sockets.admin
+    if tls is None:
+        await accepting(runner, sockets)
+        return runner
+    # Operators aren't waited for: their requests are small, and asked again.
+    securing = _securing_of(opening, ADMIN, tls, InFlight(opening.metrics))
+    opened.callback(securing.close)
+    for each in sockets:
+        await _SecuredSite(runner, each, securing).start()
     return runner
+
+
+class _SecuredSite(web.BaseSite):
+    """A socket on which each connection begins with a TLS handshake of ours, not the loop's."""
+
+    def __init__(self, runner: web.AppRunner, accepting: socket.socket, securing: Securing) -> None:
+        super().__init__(runner)
+        self._accepting = accepting
+        self._securing = securing
+
+    @property
+    def name(self) -> str:
+        return f"https on {self._accepting.getsockname()}"
+
+    async def start(self) -> None:
+        await super().start()
+        self._server = await asyncio.get_running_loop().create_server(
+            self._connection, sock=self._accepting, backlog=self._backlog
+        )
+
+    def _connection(self) -> asyncio.Protocol:
+        return self._securing.connection(self._served, Arrival())
+
+    def _served(self, _: Arrival) -> asyncio.Protocol:
+        server = self._runner.server
+        if server is None:
+            raise ConnectionAbortedError("nobody serves any more")
+        return server()
+
+
+def _entrance_of(opening: Opening, listener: Listener, in_flight: InFlight) -> Entrance:
+    tls = listener.tls
+    return Entrance(
+        listener.name,
+        announcements_of(opening.configuration, listener, opening.metrics),
+        None if tls is None else _securing_of(opening, listener.name, tls, in_flight),
+        listener.fronted,
+    )
+
+
+def _securing_of(opening: Opening, name: str, tls: ServerTls, in_flight: InFlight) -> Securing:
+    proof = opening.sockets.proofs[name]
+    timeout_s = opening.configuration.timeouts.tls_handshake_s
+    terms = SecuringTerms(name, context_of(proof, tls), timeout_s)
+    opening.metrics.certificate_expiry.labels(name).set(proof.expires_at)
+    return Securing(terms, opening.metrics, in_flight)
 
 
 async def _runner(opened: AsyncExitStack, server: web.Server) -> web.ServerRunner:
@@ -67,6 +131,6 @@ async def accepting(runner: web.BaseRunner, sockets: Sequence[socket.socket]) ->
 
 
 def address_of(runner: web.BaseRunner) -> tuple[str, int]:
-    """Return where a runner listens, as (host, port)."""
+    """Return where a runner listens, as (host, port); of a Unix socket as (unix:/PATH, 0)."""
     address = runner.addresses[-1]
-    return address[0], address[1]
+    return (f"unix:{address}", 0) if isinstance(address, str) else (address[0], address[1])

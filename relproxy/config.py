@@ -17,9 +17,9 @@ from relproxy.config_concurrency import AtOnce, Concurrency
 from relproxy.config_endpoints import Ejection, HealthCheck
 from relproxy.config_forwarding import Forwarding
 from relproxy.config_identity import Credentials, Fronts, Identity, TrustedSources
+from relproxy.config_listeners import Listener
 from relproxy.config_types import (
     Authority,
-    Bind,
     Count,
     Endpoint,
     HeaderName,
@@ -35,19 +35,6 @@ from relproxy.config_types import (
     Section,
 )
 from relproxy.model import Tenancy
-
-
-class Listener(Section):
-    """An address on which clients are served."""
-
-    name: Name = Field(description="What routes and metrics call this listener.")
-    bind: Bind = Field(description="HOST:PORT to listen on; port 0 takes a free one.")
-    proxy_protocol: bool = Field(
-        default=False,
-        strict=True,
-        description="Whether every connection has to come from a front and to begin with a PROXY "
-        "protocol header, version 1 or 2.",
-    )
 
 
 class MetadataHeaderNames(Section):
@@ -264,6 +251,11 @@ class Timeouts(Section):
         default=5,
         description="For a PROXY protocol header to arrive whole: a front sends it at once, and a "
         "lost packet is sent again after 3 s at most.",
+    )
+    tls_handshake_s: Seconds = Field(
+        default=10,
+        description="For a client to finish a TLS handshake: two round trips, and a lost packet "
+        "in each is sent again after 3 s at most.",
     )
     connect_s: Seconds = Field(
         default=5, description="To connect to an endpoint: a LAN answers in milliseconds."

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from relproxy.config import Configuration, Registry
+from relproxy.config_types import takes_any_port
 from relproxy.errors import ConfigurationError
 
 PathParts = tuple[str | int, ...]
@@ -156,6 +157,7 @@ def _between_settings(tree: dict[str, Any]) -> Iterator[_Problem]:
     yield from _fronts(tree)
     yield from _store(tree)
     yield from _identity(tree)
+    yield from _certificates(tree)
     for index, registry in enumerate(_mappings(tree, "registries")):
         yield from _limits(registry, index)
     for index, route in enumerate(_mappings(tree, "routes")):
@@ -166,12 +168,14 @@ def _between_settings(tree: dict[str, Any]) -> Iterator[_Problem]:
 def _fronts(tree: dict[str, Any]) -> Iterator[_Problem]:
     fronts = tree.get("fronts")
     settings = fronts if isinstance(fronts, dict) else {}
+    listeners = _mappings(tree, "listeners")
     if settings.get("networks"):
         return
-    if settings.get("header") in {"forwarded", "x-forwarded-for"}:
-        yield ("fronts", "header"), "has a meaning with fronts.networks only"
-    for index, listener in enumerate(_mappings(tree, "listeners")):
-        if listener.get("proxy_protocol") is True:
+    is_fronted = any(each.get("fronted") is True for each in listeners)
+    if not is_fronted and settings.get("header") in {"forwarded", "x-forwarded-for"}:
+        yield ("fronts", "header"), "has a meaning with fronts.networks or a fronted listener only"
+    for index, listener in enumerate(listeners):
+        if listener.get("proxy_protocol") is True and listener.get("fronted") is not True:
             yield ("listeners", index, "proxy_protocol"), "needs fronts.networks: who may connect"
 
 
@@ -201,6 +205,16 @@ def _identity(tree: dict[str, Any]) -> Iterator[_Problem]:
         yield path, "has a meaning with provider headers only: nobody else is believed"
 
 
+def _certificates(tree: dict[str, Any]) -> Iterator[_Problem]:
+    trusted = tree.get("trusted_sources")
+    names = trusted.get("certificates") if isinstance(trusted, dict) else None
+    sections = [listener.get("tls") for listener in _mappings(tree, "listeners")]
+    asking = (s.get("client_certificates") for s in sections if isinstance(s, dict))
+    if names and not any(kind in {"optional", "required"} for kind in asking):
+        path = ("trusted_sources", "certificates")
+        yield path, "has a meaning with a listener only whose tls asks for client_certificates"
+
+
 def _mappings(tree: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     items = tree.get(kind)
     if not isinstance(items, list):
@@ -216,7 +230,7 @@ def _repeated(tree: dict[str, Any], kind: str, setting: str) -> Iterator[_Proble
     firsts: dict[str, int] = {}
     for index, item in enumerate(_mappings(tree, kind)):
         value = item.get(setting)
-        if value is None or (setting == "bind" and str(value).endswith(":0")):
+        if value is None or (setting == "bind" and takes_any_port(str(value))):
             continue  # Port 0 is a free one each time.
         first = firsts.setdefault(_folded(value, setting), index)
         if first != index:
@@ -227,7 +241,7 @@ def _admin_bind(tree: dict[str, Any]) -> Iterator[_Problem]:
     admin = tree.get("admin")
     bind = admin.get("bind") if isinstance(admin, dict) else None
     for index, listener in enumerate(_mappings(tree, "listeners")):
-        if bind is not None and bind == listener.get("bind") and not str(bind).endswith(":0"):
+        if bind is not None and bind == listener.get("bind") and not takes_any_port(str(bind)):
             yield ("admin", "bind"), f"'{bind}' is also that of listeners[{index}]"
 
 

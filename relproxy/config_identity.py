@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from relproxy.config_tls import CertificateName
 from relproxy.config_types import Count, KeystoneUrl, Network, Seconds, Section
 
 
@@ -143,4 +144,9 @@ class TrustedSources(Section):
         default=(),
         description="Roles of a valid X-Service-Token that vouches: Nova sends one if its "
         "[service_user] send_service_user_token is set.",
+    )
+    certificates: tuple[CertificateName, ...] = Field(
+        default=(),
+        description="Names of client certificates that vouch: dns:NAME or uri:URI of their "
+        "subjectAltName, or sha256:FINGERPRINT. Of Novas, never of a front.",
     )

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from relproxy.config_tls import CertificateName
 from relproxy.config_types import InstallationUUID, Name, Section
 from relproxy.errors import ConfigurationError
 
@@ -27,22 +28,26 @@ class Token(Section):
     name: Name
     token: _Secret | None = None
     token_sha256: _Digest | None = None
+    certificate: CertificateName | None = None
     scope: Literal["all", "metrics"] | None = None
     projects: tuple[_Project, ...] | None = Field(default=None, min_length=1)
     installations: tuple[InstallationUUID, ...] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        if (self.token is None) == (self.token_sha256 is None):
-            raise ValueError("should have token or token_sha256, and not both")
+        proofs = (self.token, self.token_sha256, self.certificate)
+        if sum(proof is not None for proof in proofs) != 1:
+            raise ValueError("should have one of token, token_sha256 and certificate")
         scopes = (self.scope, self.projects, self.installations)
         if sum(scope is not None for scope in scopes) != 1:
             raise ValueError("should have one of scope, projects and installations")
         return self
 
     @property
-    def digest(self) -> bytes:
-        """Return the hash of the secret."""
+    def digest(self) -> bytes | None:
+        """Return the hash of the secret; None where a certificate is shown instead."""
+        if self.certificate is not None:
+            return None
         if self.token_sha256 is not None:
             return bytes.fromhex(self.token_sha256)
         return digest_of(self.token or "")
@@ -99,5 +104,6 @@ def _repeated(tokens: Sequence[Token]) -> Iterator[str]:
     for index, token in enumerate(tokens):
         if any(token.name == other.name for other in tokens[:index]):
             yield f"[{index}].name: another token has this name"
-        if any(token.digest == other.digest for other in tokens[:index]):
-            yield f"[{index}]: another entry is the same token"
+        proof = token.digest or token.certificate
+        if any(proof == (other.digest or other.certificate) for other in tokens[:index]):
+            yield f"[{index}]: another entry is the same token or certificate"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from ipaddress import ip_address, ip_network
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -33,14 +33,33 @@ def _without_last_dot(value: object) -> object:
 
 
 def _bind(value: str) -> str:
+    if value.startswith("unix:"):
+        return _unix(value)
     host, colon, port = value.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise ValueError("should be HOST:PORT, such as 127.0.0.1:9292 or [::1]:9292")
+        raise ValueError("should be HOST:PORT, such as 127.0.0.1:9292 or [::1]:9292, or unix:/PATH")
     return value
 
 
+def _socket_mode(value: object) -> object:
+    # YAML takes 0660 for a number, in octal.
+    return f"{value:04o}" if type(value) is int and value >= 0 else value
+
+
+def socket_path(bind: str) -> str | None:
+    """Return the path of a Unix socket that is to be listened on; None for HOST:PORT."""
+    return bind.removeprefix("unix:") if bind.startswith("unix:") else None
+
+
+def takes_any_port(bind: str) -> bool:
+    """Tell whether an address is another one each time that it is bound."""
+    return bind.endswith(":0") and socket_path(bind) is None
+
+
 def is_loopback(bind: str) -> bool:
-    """Tell whether only this host itself can connect to HOST:PORT."""
+    """Tell whether only this host itself can connect to HOST:PORT, or to a socket."""
+    if socket_path(bind) is not None:
+        return True
     host = bind.rpartition(":")[0].strip("[]")
     try:
         return host == "localhost" or ip_address(host).is_loopback
@@ -120,6 +139,7 @@ HostName = Annotated[
 ]
 Authority = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*[A-Za-z0-9](:[0-9]{1,5})?$")]
 Bind = Annotated[str, AfterValidator(_bind)]
+SocketMode = Annotated[Literal["0600", "0660", "0666"], BeforeValidator(_socket_mode)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 KeystoneUrl = Annotated[str, AfterValidator(_keystone_url)]
 PostgresDsn = Annotated[str, AfterValidator(_postgres_dsn)]

@@ -19,7 +19,7 @@ def warnings(configuration: Configuration) -> Iterator[str]:
             "identity.keystone is left out and identity.trusted_networks is empty: nobody is "
             "vouched for, so lists show public images at most."
         )
-    if not (trusted.networks or trusted.roles or trusted.service_roles):
+    if not (trusted.networks or trusted.roles or trusted.service_roles or trusted.certificates):
         yield (
             "trusted_sources is empty: instance metadata headers count for nothing, only claims "
             "in request bodies are recorded."
@@ -32,10 +32,10 @@ def warnings(configuration: Configuration) -> Iterator[str]:
             "journal.abandon_after_s is not over timeouts.read_s: a create may be given up while "
             "the registry is still at work on it, and its image then has no record."
         )
-    if not is_loopback(configuration.admin.bind):
+    if not is_loopback(configuration.admin.bind) and configuration.admin.tls is None:
         yield (
-            f"admin.bind is {configuration.admin.bind}, without TLS: tokens and records can be "
-            "read on the network."
+            f"admin.bind is {configuration.admin.bind}, without admin.tls: tokens and records can "
+            "be read on the network."
         )
     yield from _warnings_about_fronts(configuration)
     yield from _shadow_warnings(configuration)
@@ -43,13 +43,14 @@ def warnings(configuration: Configuration) -> Iterator[str]:
 
 def _warnings_about_fronts(configuration: Configuration) -> Iterator[str]:
     fronts = configuration.fronts.networks
-    if not fronts:
+    if not (fronts or any(each.fronted for each in configuration.listeners)):
         return
     by_header = configuration.fronts.header != "none"
     if not by_header and not any(each.proxy_protocol for each in configuration.listeners):
         yield (
             "fronts.networks has no meaning without fronts.header or a listener with "
-            "proxy_protocol: a front itself is then the source of all that it passes on."
+            "proxy_protocol, nor has fronted: a front itself is then the source of all that it "
+            "passes on."
         )
         return
     if (configuration.fronts.header, configuration.forwarding.header) == (

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
+from relproxy.arrival import Arrival
 from relproxy.draining import InFlight
 
 _LOG = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Connection(web.RequestHandler):
     """
 
     in_flight: InFlight
+    arrival: Arrival
     has_left = False
     _has_part_of_head = False
     _request_id: str | None = None

@@ -71,6 +71,8 @@ class Outfit:
     sockets: Sockets
     # A file in memory: all workers read the same text, whatever becomes of the operator's file.
     configuration: int
+    # And see the same certificates, likewise.
+    proofs: int
     metrics: Path
     # A worker that was told to stop has so many seconds for it...
     drain_s: float
@@ -89,7 +91,12 @@ class Outfit:
             for name, sockets in self.sockets.listeners.items()
         }
         admin = [each.fileno() for each in self.sockets.admin]
-        return Worker(slot, line.fileno(), descriptors, admin)
+        return Worker(slot, line.fileno(), descriptors, admin, self.proofs)
+
+    def close(self) -> None:
+        """Close the files in memory, once nobody is started any more."""
+        os.close(self.configuration)
+        os.close(self.proofs)
 
 
 def in_memory(text: str) -> int:

@@ -41,7 +41,7 @@ class Judge:
             head.headers,
             said.metadata,
             names=self.metadata_headers,
-            is_trusted=self.trusted_sources.include(head.source, exchange.caller),
+            is_trusted=self.trusted_sources.include(head, exchange.caller),
             route_installation=exchange.match.route.installation,
         )
 

@@ -91,9 +91,12 @@ class RequestHead:
     `target` is the raw request target. `peer` is None where the transport has no network address
     (a Unix socket). `connection_source` is whose connection it is: the peer, or whom a front's
     PROXY protocol header names instead; None where that names nobody. `is_fronts_own` where such a
-    header says that the front relays nobody. `source` is who the request comes from, once that has
-    been read (relproxy/filters/source.py): all that an address decides is decided by this one.
-    `scheme` is `https` where the connection itself is encrypted.
+    header says that the front relays nobody, `is_relayed` where it says that it relays somebody.
+    `is_front_socket` where only fronts can connect: the peer is one, and has no address. `source`
+    is who the request comes from, once that has been read (relproxy/filters/source.py): all that an
+    address decides is decided by this one. `scheme` is `https` where the connection itself is
+    encrypted. `certificate_names` are those of the certificate that the sender itself has proved to
+    have, on this connection.
     """
 
     method: str
@@ -106,6 +109,9 @@ class RequestHead:
     is_fronts_own: bool = False
     source: Address | None = None
     scheme: str = "http"
+    is_relayed: bool = False
+    is_front_socket: bool = False
+    certificate_names: frozenset[str] = frozenset()
 
 
 class RequestBody(Protocol):

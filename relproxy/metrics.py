@@ -238,11 +238,18 @@ class Metrics:
     def _add_those_of_the_listeners(self, own: CollectorRegistry) -> None:
         self.connections_refused = Counter(
             "relproxy_connections_refused",
-            "Connections closed because they should begin with a PROXY protocol header, and don't.",
+            "Connections closed before any request, because of what should have come first.",
             ("listener", "reason"),
             registry=own,
         )
-
+        # Of an old worker and a new one the old one counts, until it has gone.
+        self.certificate_expiry = Gauge(
+            "relproxy_tls_certificate_expiry_timestamp_seconds",
+            "When the first certificate of a listener's chain expires, in seconds since 1970.",
+            ("listener",),
+            registry=own,
+            multiprocess_mode="livemin",
+        )
         self.admin_refusals = Counter(
             "relproxy_admin_refusals",
             "Requests that the admin listener refused, by what they lacked.",

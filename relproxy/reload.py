@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from relproxy.certificates import certificate_warnings
 from relproxy.config import Configuration
 from relproxy.config_file import parse_configuration, read_text
 from relproxy.config_warnings import warnings
@@ -82,12 +83,16 @@ class Reloads:
             await replace(configuration, text, bound.sockets)
         except BaseException:
             bound.sockets.close()
+            bound.remove_files(self.bound)
             raise
         self.bound.sockets.close()
+        self.bound.remove_files(bound)
+        bound.set_modes()
         self.bound, self._configuration = bound, configuration
 
     def _say_taken(self) -> None:
-        for warning in warnings(self._configuration):
+        of_files = certificate_warnings(self.bound.sockets.proofs)
+        for warning in (*warnings(self._configuration), *of_files):
             _LOG.warning("configuration", extra={"reason": warning})
         self._metrics.config_reload_successful.set(1)
         self._metrics.config_reload_success.set_to_current_time()

@@ -12,14 +12,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from relproxy.account import Account, Accounts, current
-from relproxy.announcing import Announcements, peer_of
+from relproxy.arrival import Arrival, peer_of
 from relproxy.connections import HTTP_LOG, MAX_FIELDS, MAX_HEAD_BYTES, MAX_LINE_BYTES, Connection
 from relproxy.draining import InFlight
+from relproxy.entrance import Entrance
 from relproxy.errors import RegistryGarbageError, RelproxyError
 from relproxy.messages import Headers, Request, RequestHead, Response
 from relproxy.writing import Writing
@@ -45,17 +47,10 @@ class Shared:
     write_s: float
 
 
-def make_server(
-    respond: Respond,
-    *,
-    listener: str,
-    shared: Shared,
-    announcements: Announcements | None = None,
-) -> web.Server:
+def make_server(respond: Respond, entrance: Entrance, shared: Shared) -> web.Server:
     """Return the protocol factory of one listener. It must be made inside the running loop.
 
-    With `announcements`, every connection has to begin with a PROXY protocol header. A client that
-    takes nothing for `shared.write_s` is cut off.
+    A client that takes nothing for `shared.write_s` is cut off.
     """
     in_flight = shared.in_flight
 
@@ -64,28 +59,27 @@ def make_server(
             if _head_bytes(request) > MAX_HEAD_BYTES:
                 too_long = LineTooLong(b"", MAX_HEAD_BYTES)
                 return request.protocol.handle_error(request, HTTPStatus.BAD_REQUEST, too_long)
-            head = _head(request, listener, announcements)
+            arrival = cast("Connection", request.protocol).arrival
+            head = _head(request, entrance, arrival)
             account.came_in(head)
             body = _Body(request)
             response = await respond(Request(head, body))
             body.is_awaited = False  # A 100 would stand in the middle of the answer.
             account.status = response.head.status
             try:
-                writing = Writing(request, shared.write_s)
+                writing = Writing(request, shared.write_s, arrival.beneath)
                 may_keep_alive = not in_flight.is_draining
                 return await _sent(request, response, writing, may_keep_alive=may_keep_alive)
             finally:
                 await response.aclose()
 
-    return _Server(handle, announcements, in_flight)
+    return _Server(handle, entrance, in_flight)
 
 
 class _Server(web.Server):
-    """Makes the protocol of each connection, behind PROXY protocol headers where there are any."""
+    """Makes the protocol of each connection, behind what it has to go through."""
 
-    def __init__(
-        self, handle: _Handle, announcements: Announcements | None, in_flight: InFlight
-    ) -> None:
+    def __init__(self, handle: _Handle, entrance: Entrance, in_flight: InFlight) -> None:
         super().__init__(
             handle,
             handler_cancellation=True,
@@ -97,22 +91,19 @@ class _Server(web.Server):
             max_headers=MAX_FIELDS,
             read_bufsize=_READ_BUFFER_BYTES,
         )
-        self._announcements = announcements
+        self._entrance = entrance
         self._in_flight = in_flight
 
-    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # The loop needs no more.
-        if self._announcements is None:
-            return self._connection()
-        return self._announcements.connection(self._connection)
+    def __call__(self) -> asyncio.BaseProtocol:  # type: ignore[override]  # The loop needs no more.
+        return self._entrance.connection(self._connection)
 
     def pre_shutdown(self) -> None:
-        if self._announcements is not None:
-            self._announcements.close()
+        self._entrance.close()
         super().pre_shutdown()
 
-    def _connection(self) -> Connection:
+    def _connection(self, arrival: Arrival) -> Connection:
         made = Connection(self, loop=self._loop, **self._kwargs)
-        made.in_flight = self._in_flight
+        made.in_flight, made.arrival = self._in_flight, arrival
         return made
 
 
@@ -174,21 +165,21 @@ def _head_bytes(request: web.BaseRequest) -> int:
     return len(request.raw_path) + fields
 
 
-def _head(
-    request: web.BaseRequest, listener: str, announcements: Announcements | None
-) -> RequestHead:
-    peer = peer_of(request.transport)
-    announcement = announcements.of(request.transport) if announcements else None
+def _head(request: web.BaseRequest, entrance: Entrance, arrival: Arrival) -> RequestHead:
+    peer, announcement = peer_of(request.transport), arrival.announcement
     return RequestHead(
         method=request.method,
         target=request.raw_path,
         headers=Headers(tuple(request.raw_headers)),
         peer=peer,
-        listener=listener,
+        listener=entrance.listener,
         version=(request.version.major, request.version.minor),
         connection_source=announcement.source(peer) if announcement else peer,
         is_fronts_own=announcement is not None and not announcement.is_relayed,
+        is_relayed=announcement is not None and announcement.is_relayed,
+        is_front_socket=entrance.is_fronted,
         scheme=request.scheme,
+        certificate_names=arrival.names,
     )
 
 

@@ -1,16 +1,20 @@
-"""The listening sockets: bound in one place, accepted on by one process or by several."""
+"""The listening sockets, and what is shown on them: had in one place, used by several processes."""
 
 from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from relproxy.certificates import Proof, read_proofs
 from relproxy.config import Configuration
+from relproxy.config_types import socket_path, takes_any_port
 from relproxy.errors import ConfigurationError
+from relproxy.unix_sockets import SocketFile, bind_unix, file_id, remove
 
 # Connections that wait for a worker to accept them.
 _BACKLOG = 128
@@ -24,6 +28,8 @@ class Sockets:
 
     listeners: Mapping[str, Sequence[socket.socket]]
     admin: Sequence[socket.socket]
+    # What those with TLS prove themselves with.
+    proofs: Mapping[str, Proof] = field(default_factory=dict)
 
     def close(self) -> None:
         """Close this process's own hold on them; who else has them goes on accepting."""
@@ -36,6 +42,7 @@ class Sockets:
         return Sockets(
             {name: [each.dup() for each in held] for name, held in self.listeners.items()},
             [each.dup() for each in self.admin],
+            self.proofs,
         )
 
 
@@ -46,56 +53,112 @@ class Bound:
     sockets: Sockets
     binds: Mapping[str, str]
     admin_bind: str
+    # Path of a Unix socket -> its file.
+    files: Mapping[str, SocketFile]
+
+    def remove_files(self, others: Bound | None = None) -> None:
+        """Remove the socket files, but for those of others; once nobody accepts there."""
+        kept = {file.id for file in others.files.values()} if others is not None else set()
+        for path, file in self.files.items():
+            if file.id not in kept:
+                remove(path, file)
+
+    def set_modes(self) -> None:
+        """Let those connect to each Unix socket who may by now."""
+        for path, file in self.files.items():
+            with suppress(OSError):
+                Path(path).chmod(int(file.mode, 8))
 
     def following(self, configuration: Configuration) -> Bound:
         """Return what another configuration wants: an address that it keeps keeps its socket.
 
-        So nobody who waits there for being accepted is lost. Raises `ConfigurationError` if an
-        address can't be bound.
+        So nobody who waits there for being accepted is lost. Certificates are read anew. Raises
+        `ConfigurationError` if one of them won't do, or an address can't be bound.
         """
         held = {_place(n, bind): self.sockets.listeners[n] for n, bind in self.binds.items()}
-        return _bound(configuration, {**held, _place("", self.admin_bind): self.sockets.admin})
+        held[_place("", self.admin_bind)] = self.sockets.admin
+        there = {place: sockets for place, sockets in held.items() if self._can_be_found(place)}
+        return _bound(configuration, there)
+
+    def _can_be_found(self, place: str) -> bool:
+        """Tell whether clients get to a socket: its file may have been removed."""
+        path = socket_path(place)
+        return path is None or (path in self.files and file_id(path) == self.files[path].id)
 
 
 def bind_all(configuration: Configuration) -> Bound:
-    """Bind every address of a configuration; raises `ConfigurationError` if one can't be bound."""
+    """Bind every address of a configuration, and read its certificates.
+
+    Raises `ConfigurationError` if one can't be bound, or won't do.
+    """
     return _bound(configuration, {})
 
 
 def _place(name: str, bind: str) -> str:
     """Return what makes two sockets one; a free port is another one for each name."""
-    return f"{name} at {bind}" if bind.endswith(":0") else bind
+    return f"{name} at {bind}" if takes_any_port(bind) else bind
 
 
 def _bound(configuration: Configuration, held: Mapping[str, Sequence[socket.socket]]) -> Bound:
-    def of(name: str, bind: str) -> Sequence[socket.socket]:
-        if (kept := held.get(_place(name, bind))) is not None:
-            return [each.dup() for each in kept]
-        new = bind_to(f"listener '{name}'" if name else "admin.bind", bind)
-        for each in new:
-            # `dup` would make it block for all who have it: one who accepts nothing stood still.
-            each.setblocking(False)
-        return new
-
-    listeners: dict[str, Sequence[socket.socket]] = {}
-    sockets = Sockets(listeners, of("", configuration.admin.bind))
+    proofs, admin = read_proofs(configuration), configuration.admin
+    files: dict[str, SocketFile] = {}
     with ExitStack() as unless_done:
-        unless_done.callback(sockets.close)
-        for listener in configuration.listeners:
-            listeners[listener.name] = of(listener.name, listener.bind)
+
+        def of(name: str, bind: str, mode: str) -> Sequence[socket.socket]:
+            path, kept = socket_path(bind), held.get(_place(name, bind))
+            if kept is not None:
+                sockets: Sequence[socket.socket] = [each.dup() for each in kept]
+            else:
+                sockets = bind_to(f"listener '{name}'" if name else "admin.bind", bind, mode)
+            for each in sockets:
+                unless_done.callback(each.close)
+                # `dup` makes it block for all who have it: one who accepts nothing stood still.
+                each.setblocking(False)
+            if path is not None and (own := file_id(path)) is not None:
+                files[path] = SocketFile(own, mode)
+                if kept is None:
+                    unless_done.callback(remove, path, files[path])
+            return sockets
+
+        sockets = Sockets(
+            {
+                each.name: of(each.name, each.bind, each.socket_mode)
+                for each in configuration.listeners
+            },
+            of("", admin.bind, admin.socket_mode),
+            proofs,
+        )
         unless_done.pop_all()
     binds = {listener.name: listener.bind for listener in configuration.listeners}
-    return Bound(sockets, binds, configuration.admin.bind)
+    return Bound(sockets, binds, admin.bind, files)
 
 
-def bind_to(setting: str, bind: str) -> Sequence[socket.socket]:
-    """Listen on every address of HOST:PORT; raises `ConfigurationError` if that can't be done."""
+def missing_places(configuration: Configuration) -> Iterator[str]:
+    """Yield a sentence for each Unix socket that has no directory to be in."""
+    settings = [(f"listeners[{i}].bind", x.bind) for i, x in enumerate(configuration.listeners)]
+    for setting, bind in (*settings, ("admin.bind", configuration.admin.bind)):
+        path = socket_path(bind)
+        if path is not None and not Path(path).parent.is_dir():
+            yield f"{setting}: {bind}: there is no directory {Path(path).parent}."
+
+
+def bind_to(setting: str, bind: str, mode: str = "0660") -> Sequence[socket.socket]:
+    """Listen on every address of HOST:PORT, or on unix:/PATH.
+
+    Raises `ConfigurationError` if that can't be done.
+    """
+    path = socket_path(bind)
     host, _, port = bind.rpartition(":")
     try:
+        if path is not None:
+            return [bind_unix(path, mode, _BACKLOG)]
         return _listening(host.strip("[]"), int(port))
     except OSError as failure:
         in_use = failure.errno == errno.EADDRINUSE
-        why = "the port is in use" if in_use else failure.strerror or str(failure)
+        taken = (
+            "the port is in use" if path is None else "somebody listens there, or it is no socket"
+        )
+        why = taken if in_use else failure.strerror or str(failure)
         raise ConfigurationError((f"{setting}: can't listen on {bind}: {why}.",)) from failure
 
 

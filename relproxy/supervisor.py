@@ -8,7 +8,6 @@ time nobody accepts.
 from __future__ import annotations
 
 import asyncio
-import os
 
 from relproxy.crew import Crew, Outfit, Slots
 from relproxy.errors import WorkersRefusedError
@@ -101,4 +100,4 @@ class Supervisor:
             self._crews.remove(crew)
             if crew in self._refused:
                 self._refused.remove(crew)
-            os.close(crew.outfit.configuration)
+            crew.outfit.close()

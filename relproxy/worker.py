@@ -15,8 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from enum import Enum, auto
+from pathlib import Path
 from typing import Self
 
+from relproxy.certificates import from_text
 from relproxy.sockets import Sockets
 
 _LOG = logging.getLogger(__name__)
@@ -69,6 +71,8 @@ class Worker:
     line: int
     listeners: Mapping[str, Sequence[int]]
     admin: Sequence[int]
+    # A file in memory, of what listeners prove themselves with.
+    proofs: int
 
     @classmethod
     def from_argument(cls, text: str) -> Self:
@@ -82,13 +86,16 @@ class Worker:
     @property
     def descriptors(self) -> tuple[int, ...]:
         """All that it inherits."""
-        return (self.line, *self.admin, *(fd for fds in self.listeners.values() for fd in fds))
+        listeners = (fd for fds in self.listeners.values() for fd in fds)
+        return (self.line, self.proofs, *self.admin, *listeners)
 
     def sockets(self) -> Sockets:
-        """Return the listening sockets that it inherited."""
+        """Return the listening sockets that it inherited, with what to prove itself with."""
+        proofs = Path(f"/dev/fd/{self.proofs}").read_text(encoding="utf-8")
         return Sockets(
             {name: _inherited(descriptors) for name, descriptors in self.listeners.items()},
             _inherited(self.admin),
+            from_text(proofs),
         )
 
     def refuse(self, reason: str) -> None:

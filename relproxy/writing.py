@@ -21,16 +21,25 @@ from aiohttp.http import StreamWriter
 _LOG = logging.getLogger(__name__)
 
 _PIECE_BYTES = 256 * 1024
+# How often what is held beneath TLS is looked at.
+_LOOK_S = 0.02
 _NO_LINGERING = struct.pack("ii", 1, 0)
 
 
 class Writing:
     """One answer being written. A client that takes nothing for `patience_s` is cut off."""
 
-    def __init__(self, request: web.BaseRequest, patience_s: float) -> None:
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        patience_s: float,
+        beneath: asyncio.Transport | None = None,
+    ) -> None:
+        """Begin; `beneath` is the transport of the socket, where TLS has one above that."""
         self._protocol = request.protocol
         self._writer = cast("StreamWriter", request.writer)
         self._patience_s = patience_s
+        self._beneath = beneath
         self._looking: asyncio.TimerHandle | None = None
 
     async def whole(self, head: bytes, body: bytes) -> None:
@@ -51,13 +60,22 @@ class Writing:
             with self._watched():
                 await self._writer.write_eof()
         transport = self._protocol.transport
-        if transport is None or not transport.get_write_buffer_size():
+        if transport is None or not self._held:
+            return
+        if self._beneath is not None:
+            await self._left()
             return
         transport.set_write_buffer_limits(high=0)
         try:
             await self._taken()
         finally:
             transport.set_write_buffer_limits()
+
+    async def _left(self) -> None:
+        """Wait until TLS holds nothing, nor what is beneath it, which tells nobody when."""
+        with self._watched():
+            while self._held:  # noqa: ASYNC110 - there is no event of it
+                await asyncio.sleep(_LOOK_S)
 
     async def _taken(self) -> None:
         if self._protocol.writing_paused:
@@ -77,7 +95,10 @@ class Writing:
     @property
     def _held(self) -> int:
         transport = self._protocol.transport
-        return transport.get_write_buffer_size() if transport is not None else 0
+        if transport is None:
+            return 0
+        beneath = self._beneath.get_write_buffer_size() if self._beneath is not None else 0
+        return transport.get_write_buffer_size() + beneath
 
     def _look(self, held: int) -> None:
         loop = asyncio.get_running_loop()

@@ -1,7 +1,9 @@
 """Who may ask the admin listener for what: one table, and one place that holds to it.
 
-Without a file of tokens the listener is on loopback, and whoever is on the host may ask it for
-everything; but no page of a stranger's in a browser there (`rebinding.py`).
+Who asks is known by a bearer token, or by the certificate of the connection: the file of tokens
+says what each is for. Without that file whoever has a certificate may ask for everything; where
+none is asked for, the listener is on loopback, and whoever is on the host may: but no page of a
+stranger's in a browser there (`rebinding.py`).
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 
 from aiohttp import web
 
 from relproxy.admin.tokens import TokenFile
+from relproxy.arrival import certificate_names
+from relproxy.config_admin import Admin
 from relproxy.config_tokens import Token
 from relproxy.errors import TokensUnusableError
 from relproxy.metrics import Metrics
@@ -50,15 +53,15 @@ _NOBODY = Token(name="nobody", token_sha256="0" * 64, projects=("-",))
 _HOLDER = web.RequestKey("holder", Token)
 
 
-def guarded(
-    application: web.Application, tokens_file: Path | None, metrics: Metrics
-) -> web.Application:
+def guarded(application: web.Application, settings: Admin, metrics: Metrics) -> web.Application:
     """Return the application with a gate before it.
 
     Raises `ConfigurationError` if the file of tokens can't be used.
     """
-    tokens = TokenFile(tokens_file) if tokens_file is not None else None
-    application.middlewares.append(Gate(tokens, metrics).admit)
+    tokens = TokenFile(settings.tokens_file) if settings.tokens_file is not None else None
+    asks_certificates = settings.tls is not None and settings.tls.asks_clients
+    gate = Gate(tokens, metrics, needs_certificate=tokens is None and asks_certificates)
+    application.middlewares.append(gate.admit)
     return application
 
 
@@ -84,10 +87,16 @@ def sees_all(request: web.Request) -> bool:
 
 
 class Gate:
-    """Lets in who may; `tokens` None stands for everybody who can connect."""
+    """Lets in who may.
 
-    def __init__(self, tokens: TokenFile | None, metrics: Metrics) -> None:
+    Without `tokens` that is everybody who can connect, or who has a client certificate.
+    """
+
+    def __init__(
+        self, tokens: TokenFile | None, metrics: Metrics, *, needs_certificate: bool = False
+    ) -> None:
         self._tokens = tokens
+        self._needs_certificate = needs_certificate
         self._refusals = metrics.admin_refusals
 
     @web.middleware
@@ -99,14 +108,14 @@ class Gate:
         except _RefusedError as refused:
             return self._refusal(request, path, refused)
         response = await handler(request)
-        if self._tokens is not None:
+        if self._tokens is not None or self._needs_certificate:
             response.headers["Cache-Control"] = "no-store"
         return response
 
     def _holder(self, request: web.Request, need: Need) -> Token:
-        if self._tokens is None:
-            return _EVERYONE
         try:
+            if self._tokens is None:
+                return self._anybody(request)
             found = _shown(request, self._tokens)
         except _RefusedError:
             # A probe is answered, whatever it sends.
@@ -116,6 +125,11 @@ class Gate:
         if need is Need.NOTHING or found.scope == "all" or need is _most_of(found):
             return found
         raise _RefusedError(403, "scope", "Your token is not for this.", found)
+
+    def _anybody(self, request: web.Request) -> Token:
+        if self._needs_certificate and not certificate_names(request.transport):
+            raise _RefusedError(401, "missing", "This needs a client certificate.")
+        return _EVERYONE
 
     def _refusal(
         self, request: web.Request, path: str | None, refused: _RefusedError
@@ -144,11 +158,12 @@ def _shown(request: web.Request, tokens: TokenFile) -> Token:
     given = request.headers.getall("Authorization", ())
     try:
         # Without one too, so that a file that can't be used is noticed.
-        found = tokens.holder(given[0] if len(given) == 1 else "")
+        names = certificate_names(request.transport)
+        found = tokens.holder(given[0] if len(given) == 1 else "") if given else tokens.named(names)
     except TokensUnusableError as failure:
         raise _RefusedError(failure.status, "unusable", failure.sentence) from failure
     if found is None:
-        reason = "unknown" if given else "missing"
+        reason = "unknown" if given or names else "missing"
         raise _RefusedError(401, reason, "This needs a token: 'Authorization: Bearer ...'.")
     return found
 

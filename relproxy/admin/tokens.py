@@ -10,6 +10,7 @@ import hmac
 import logging
 import re
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from relproxy.config_tokens import Token, digest_of, parse_tokens
@@ -45,8 +46,16 @@ class TokenFile:
             return None
         digest = digest_of(given[1])
         # Every one is compared, so that the time tells nothing.
-        found = [token for token in self._tokens if hmac.compare_digest(token.digest, digest)]
+        found = [t for t in self._tokens if hmac.compare_digest(t.digest or b"", digest)]
         return found[0] if found else None
+
+    def named(self, names: Collection[str]) -> Token | None:
+        """Return the first entry of one of a certificate's names; None if it has none.
+
+        Raises `TokensUnusableError` while the file can't be used.
+        """
+        self._refresh()
+        return next((token for token in self._tokens if token.certificate in names), None)
 
     def _refresh(self) -> None:
         try:

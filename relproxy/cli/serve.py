@@ -11,13 +11,14 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from relproxy.alone import Alone, live
 from relproxy.app import running
+from relproxy.certificates import to_text
 from relproxy.config import Configuration
 from relproxy.config_file import load_configuration, parse_configuration, read_text
 from relproxy.crew import Outfit, in_memory
@@ -107,18 +108,19 @@ async def _serve_alone(file: Path, configuration: Configuration) -> None:
         loop.add_signal_handler(number, alone.heed, number)
     reloads = Reloads(file, configuration, bind_all(configuration), metrics, herald)
     tasks = TaskSet()
-    try:
-        await alone.replace(configuration, "", reloads.bound.sockets)
-        herald.ready("Serving.")
-        # Said by the event loop that serves: one that hangs says nothing.
-        tasks.start(herald.watch(lambda: True), name="watchdog")
-        async with _reloading(reloads, alone.replace):
-            await alone.until_over()
-    finally:
-        # Or connections would go on to wait here, with nobody to accept them.
-        reloads.bound.sockets.close()
-    herald.stopping()
-    await alone.end()
+    with _removing_files(reloads):
+        try:
+            await alone.replace(configuration, "", reloads.bound.sockets)
+            herald.ready("Serving.")
+            # Said by the event loop that serves: one that hangs says nothing.
+            tasks.start(herald.watch(lambda: True), name="watchdog")
+            async with _reloading(reloads, alone.replace):
+                await alone.until_over()
+        finally:
+            # Or connections would go on to wait here, with nobody to accept them.
+            reloads.bound.sockets.close()
+        herald.stopping()
+        await alone.end()
     await tasks.cancel()
 
 
@@ -137,8 +139,10 @@ async def _supervise(file: Path, configuration: Configuration, text: str, *, cou
 
         tasks = TaskSet()
         tasks.start(_tell_of(supervisor, herald), name="watchdog")
-        async with _reloading(Reloads(file, configuration, bound, Metrics(), herald), replace):
-            status = await supervisor.run()
+        reloads = Reloads(file, configuration, bound, Metrics(), herald)
+        with _removing_files(reloads):
+            async with _reloading(reloads, replace):
+                status = await supervisor.run()
         await tasks.cancel()
         return status
 
@@ -161,6 +165,7 @@ def _outfit(configuration: Configuration, text: str, sockets: Sockets) -> Outfit
         [sys.executable, *sys.orig_argv[1:]],
         sockets,
         in_memory(text),
+        in_memory(to_text(sockets.proofs)),
         Path(os.environ[DIRECTORY_VARIABLE]),
         drain_s=timeouts.notice_s + 2 * timeouts.shutdown_s + _DRAIN_MARGIN_S,
         hang_s=timeouts.hang_s,
@@ -177,6 +182,15 @@ async def _reloading(reloads: Reloads, replace: Replace) -> AsyncIterator[None]:
         yield
     finally:
         await tasks.cancel()
+
+
+@contextmanager
+def _removing_files(reloads: Reloads) -> Iterator[None]:
+    """Remove the files of Unix sockets in the end, when nobody accepts there any more."""
+    try:
+        yield
+    finally:
+        reloads.bound.remove_files()
 
 
 def _worker_count(text: str) -> int:

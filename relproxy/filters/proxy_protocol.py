@@ -18,6 +18,7 @@ _SIGNATURE_V2 = b"\r\n\r\n\0\r\nQUIT\n"
 
 # The longest line of version 1, its end included (section 2.1).
 _MAX_V1_BYTES = 107
+_MIN_V1_BYTES = len(b"PROXY UNKNOWN\r\n")
 # What a TLV may hold is anybody's choice; a client's certificate fits with room.
 _MAX_V2_BYTES = 16 * 1024
 _HEAD_V2_BYTES = 16
@@ -71,6 +72,19 @@ def read_announcement(received: bytes) -> Announcement | None:
     if any(signature.startswith(received) for signature in (_SIGNATURE_V1, _SIGNATURE_V2)):
         return None
     raise AnnouncementError("The connection doesn't begin with a PROXY protocol header.")
+
+
+def missing_bytes(received: bytes) -> int:
+    """Return how many bytes at least have yet to come of a header that isn't whole.
+
+    Whoever reads no more than these at a time reads nothing of what follows the header.
+    """
+    if not received.startswith(_SIGNATURE_V2):
+        behind = 1 if received.endswith(b"\r") else 2
+        return max(_MIN_V1_BYTES - len(received), behind)
+    if len(received) < _HEAD_V2_BYTES:
+        return _HEAD_V2_BYTES - len(received)
+    return _HEAD_V2_BYTES + int.from_bytes(received[14:16], "big") - len(received)
 
 
 def _read_v1(received: bytes) -> Announcement | None:

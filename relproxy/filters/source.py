@@ -53,11 +53,15 @@ class Fronts:
 
 
 def with_source(head: RequestHead, fronts: Fronts) -> RequestHead:
-    """Return the head with its source.
+    """Return the head with its source, and with no certificate that isn't the source's own.
+
+    A front's certificate says who passes a request on, and vouches for nobody else.
 
     Raises `BadRequestError` if the header that names it is spelled with `_`.
     """
-    return replace(head, source=_source_of(head, fronts))
+    is_of_front = _is_sent_by_front(head, fronts) or head.is_fronts_own
+    names = frozenset() if is_of_front else head.certificate_names
+    return replace(head, source=_source_of(head, fronts), certificate_names=names)
 
 
 def is_relayed_by_front(head: RequestHead, fronts: Fronts) -> bool:
@@ -66,10 +70,19 @@ def is_relayed_by_front(head: RequestHead, fronts: Fronts) -> bool:
     A front that relays nobody wrote no header: what stands there was let pass.
     """
     return (
-        is_in(head.peer, fronts.networks)
-        and is_in(head.connection_source, fronts.networks)
-        and not head.is_fronts_own
+        _is_from_front(head, fronts) and _is_sent_by_front(head, fronts) and not head.is_fronts_own
     )
+
+
+def _is_from_front(head: RequestHead, fronts: Fronts) -> bool:
+    return head.is_front_socket or is_in(head.peer, fronts.networks)
+
+
+def _is_sent_by_front(head: RequestHead, fronts: Fronts) -> bool:
+    """Tell whether a front wrote the request itself, and doesn't just relay the connection."""
+    if head.is_front_socket and not head.is_relayed:
+        return True
+    return is_in(head.connection_source, fronts.networks)
 
 
 def is_well_formed(field: str) -> bool:
@@ -78,7 +91,7 @@ def is_well_formed(field: str) -> bool:
 
 
 def _source_of(head: RequestHead, fronts: Fronts) -> Address | None:
-    if not is_in(head.peer, fronts.networks):
+    if not _is_from_front(head, fronts):
         return head.peer
     known = head.connection_source
     if fronts.header == "none" or not is_relayed_by_front(head, fronts):

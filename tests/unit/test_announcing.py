@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
 from relproxy.announcing import Announcements, AnnouncementTerms
+from relproxy.arrival import Arrival
+from relproxy.filters.proxy_protocol import Announcement
 from relproxy.metrics import Metrics
-from tests.announcements import LOCAL, UNSPECIFIED, v1, v2_of
+from tests.announcements import LOCAL, UNSPECIFIED, v1, v2, v2_of
 
 FRONT, CLIENT = "192.0.2.1", "198.51.100.7"
 
@@ -32,8 +33,15 @@ class Transport(asyncio.Transport):
 class Server(asyncio.Protocol):
     """What a connection is handed over to."""
 
+    arrival = Arrival()
+
     def __init__(self) -> None:
         self.calls: list[object] = []
+
+    @property
+    def announcement(self) -> Announcement:
+        assert self.arrival.announcement is not None
+        return self.arrival.announcement
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.calls.append(transport)
@@ -57,10 +65,25 @@ def refused(metrics: Metrics, reason: str) -> float:
     return value
 
 
-def connected(announcements: Announcements, transport: Transport, server: Server) -> Any:
-    protocol = announcements.connection(lambda: server)
+def connected(
+    announcements: Announcements, transport: Transport, server: Server
+) -> asyncio.BufferedProtocol:
+    def serve(arrival: Arrival) -> Server:
+        server.arrival = arrival
+        return server
+
+    protocol = announcements.connection(serve)
     protocol.connection_made(transport)
     return protocol
+
+
+def receive(protocol: asyncio.BufferedProtocol, data: bytes) -> bytes:
+    """Give a protocol what it takes of what has arrived at once; return the rest."""
+    room = memoryview(protocol.get_buffer(-1))
+    taken = data[: len(room)]
+    room[: len(taken)] = taken
+    protocol.buffer_updated(len(taken))
+    return data[len(taken) :]
 
 
 async def test_a_connection_is_handed_over_with_what_came_behind_its_header(
@@ -68,34 +91,55 @@ async def test_a_connection_is_handed_over_with_what_came_behind_its_header(
 ) -> None:
     transport, server = Transport(), Server()
     protocol = connected(announcements, transport, server)
-    protocol.data_received(v1(CLIENT)[:20])
+    receive(protocol, v1(CLIENT)[:20])
     assert server.calls == []
-    assert announcements.of(transport).source(ip_address(FRONT)) is None
 
-    protocol.data_received(v1(CLIENT)[20:] + b"GET")
+    receive(protocol, v1(CLIENT)[20:] + b"GET")
 
     assert transport.served_by is server
     assert server.calls == [transport, b"GET"]
-    assert announcements.of(transport).source(ip_address(FRONT)) == ip_address(CLIENT)
+    assert server.announcement.source(ip_address(FRONT)) == ip_address(CLIENT)
 
 
 async def test_nothing_is_handed_over_that_did_not_come(announcements: Announcements) -> None:
     transport, server = Transport(), Server()
-    connected(announcements, transport, server).data_received(v2_of(LOCAL, UNSPECIFIED))
+    receive(connected(announcements, transport, server), v2_of(LOCAL, UNSPECIFIED))
 
     assert server.calls == [transport]
-    assert announcements.of(transport).source(ip_address(FRONT)) == ip_address(FRONT)
+    assert server.announcement.source(ip_address(FRONT)) == ip_address(FRONT)
 
 
-async def test_an_address_is_forgotten_with_its_connection(announcements: Announcements) -> None:
-    transport = Transport()
-    connected(announcements, transport, Server()).data_received(v1(CLIENT))
-    assert len(announcements._made) == 1  # noqa: SLF001
-    del transport
-    gc.collect()
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param(v1(CLIENT), id="version 1"),
+        pytest.param(v1("2001:db8::7"), id="version 1, IPv6"),
+        pytest.param(b"PROXY UNKNOWN\r\n", id="version 1, the shortest"),
+        pytest.param(v2(CLIENT, tlvs=bytes(300)), id="version 2"),
+        pytest.param(v2_of(LOCAL, UNSPECIFIED), id="version 2, the shortest"),
+    ],
+)
+async def test_nothing_behind_a_header_is_read_before_a_handshake(
+    metrics: Metrics, header: bytes
+) -> None:
+    networks = (ip_network("192.0.2.1/32"),)
+    terms = AnnouncementTerms("public", networks, 60, reads_no_further=True)
+    transport, server = Transport(), Server()
+    protocol = connected(Announcements(terms, metrics), transport, server)
+    rest = header + b"\x16\x03\x01"
+    while transport.served_by is None:
+        rest = receive(protocol, rest)
 
-    assert len(announcements._made) == 0  # noqa: SLF001
-    assert announcements.of(None).source(ip_address(FRONT)) is None
+    assert rest == b"\x16\x03\x01"
+    assert server.calls == [transport]
+
+
+async def test_on_a_socket_of_fronts_everybody_is_one(metrics: Metrics) -> None:
+    terms = AnnouncementTerms("public", (), 60, is_fronted=True)
+    transport, server = Transport(""), Server()
+    receive(connected(Announcements(terms, metrics), transport, server), v1(CLIENT))
+
+    assert server.announcement.source(None) == ip_address(CLIENT)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +173,7 @@ async def test_a_connection_that_comes_while_all_is_closed_is_closed_too(
     waiting, lost, served = Transport(), Transport(), Transport()
     connected(announcements, waiting, Server())
     connected(announcements, lost, Server()).connection_lost(None)
-    connected(announcements, served, Server()).data_received(v1(CLIENT))
+    receive(connected(announcements, served, Server()), v1(CLIENT))
     announcements.close()
     late = Transport()
     connected(announcements, late, Server())
@@ -143,7 +187,7 @@ async def test_a_connection_that_comes_while_all_is_closed_is_closed_too(
 async def test_a_refused_connection_is_counted_once(metrics: Metrics) -> None:
     terms = AnnouncementTerms("public", (ip_network("192.0.2.1/32"),), 0)
     transport = Transport()
-    connected(Announcements(terms, metrics), transport, Server()).data_received(b"GET /")
+    receive(connected(Announcements(terms, metrics), transport, Server()), b"GET /")
     await asyncio.sleep(0.01)
 
     assert transport.is_aborted

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from relproxy.config import Configuration, Listener, Registry, Route, Timeouts
+from relproxy.config import Configuration, Registry, Route, Timeouts
 from relproxy.config_admin import Admin
+from relproxy.config_listeners import Listener
 from relproxy.model import Tenancy
 from tests.unit.given import OTHER_UUID, UUID
 

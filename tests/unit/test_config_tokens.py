@@ -42,8 +42,12 @@ def test_a_file_may_say_that_nobody_is_let_in() -> None:
     [
         pytest.param({"token": SECRET[:-1]}, "[0].token: ", id="short enough to be guessed"),
         pytest.param({"token": SECRET + " "}, "[0].token: ", id="a blank, that no header keeps"),
-        pytest.param({"token": None}, "[0]: should have token or token_sha256", id="no secret"),
-        pytest.param({"token_sha256": DIGEST}, "[0]: should have token or token_sha256", id="both"),
+        pytest.param(
+            {"token": None}, "[0]: should have one of token, token_sha256", id="no secret"
+        ),
+        pytest.param(
+            {"token_sha256": DIGEST}, "[0]: should have one of token, token_sha256", id="both"
+        ),
         pytest.param({"token_sha256": SECRET}, "[0].token_sha256: ", id="a hash that is none"),
         pytest.param({"scope": None}, "[0]: should have one of scope", id="no scope"),
         pytest.param({"scope": "everything"}, "[0].scope: ", id="an unknown scope"),
@@ -68,7 +72,7 @@ def test_two_entries_are_two_tokens_with_two_names() -> None:
         "tokens: [1].name: another token has this name.",
     )
     assert problems(entry(), entry(name="other")) == (
-        "tokens: [1]: another entry is the same token.",
+        "tokens: [1]: another entry is the same token or certificate.",
     )
 
 

@@ -103,7 +103,13 @@ async def kept(
 ) -> AsyncIterator[Kept]:
     file = os.memfd_create("configuration")
     outfit = Outfit(
-        [sys.executable, "-c", script], sockets, file, home, drain_s=drain_s, hang_s=hang_s
+        [sys.executable, "-c", script],
+        sockets,
+        file,
+        os.memfd_create("proofs"),
+        home,
+        drain_s=drain_s,
+        hang_s=hang_s,
     )
     under_way = Kept(Supervisor(outfit, count=count), outfit, home)
     try:
@@ -112,7 +118,7 @@ async def kept(
         under_way.supervisor.stop()
         await under_way.ended()
         with suppress(OSError):
-            os.close(file)
+            outfit.close()
 
 
 def events(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, object]]:
@@ -138,9 +144,9 @@ def test_a_worker_that_lived_is_followed_at_once() -> None:
 
 
 def test_a_worker_is_told_of_by_one_argument() -> None:
-    worker = Worker(slot=3, line=9, listeners={"public": [4, 5], "west": [6]}, admin=[7])
+    worker = Worker(slot=3, line=9, listeners={"public": [4, 5], "west": [6]}, admin=[7], proofs=8)
     assert Worker.from_argument(worker.to_argument()) == worker
-    assert set(worker.descriptors) == {4, 5, 6, 7, 9}
+    assert set(worker.descriptors) == {4, 5, 6, 7, 8, 9}
 
 
 async def test_a_worker_that_dies_is_followed_by_one_in_its_slot(
@@ -297,9 +303,10 @@ async def test_no_worker_is_started_when_there_is_no_memory_for_one(
 ) -> None:
     file = os.memfd_create("configuration")
     missing = [str(tmp_path / "missing")]
-    outfit = Outfit(missing, sockets, file, tmp_path, drain_s=1, hang_s=PATIENCE_S)
+    proofs = os.memfd_create("proofs")
+    outfit = Outfit(missing, sockets, file, proofs, tmp_path, drain_s=1, hang_s=PATIENCE_S)
     assert await Supervisor(outfit, count=2).run() == os.EX_OSERR
-    os.close(file)
+    outfit.close()
     (refusal,) = events(caplog, "worker can't start")
     assert "No such file" in str(refusal["reason"])
 
@@ -313,7 +320,7 @@ async def test_a_stopped_supervisor_holds_no_socket(sockets: Sockets, tmp_path: 
 
 
 def told(line: socket.socket) -> Worker:
-    return Worker(slot=0, line=line.detach(), listeners={}, admin=[])
+    return Worker(slot=0, line=line.detach(), listeners={}, admin=[], proofs=-1)
 
 
 async def test_a_worker_says_that_it_serves_and_stops_when_its_supervisor_is_gone() -> None:
@@ -347,10 +354,11 @@ async def test_a_worker_that_is_replaced_retires_though_its_supervisor_goes_too(
 
 
 def test_the_argument_is_plain_json() -> None:
-    worker = Worker(slot=0, line=3, listeners={"public": [4]}, admin=[5])
+    worker = Worker(slot=0, line=3, listeners={"public": [4]}, admin=[5], proofs=6)
     assert json.loads(worker.to_argument()) == {
         "slot": 0,
         "line": 3,
         "listeners": {"public": [4]},
         "admin": [5],
+        "proofs": 6,
     }

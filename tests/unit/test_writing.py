@@ -81,3 +81,29 @@ async def test_a_client_that_takes_a_byte_now_and_then_is_waited_for() -> None:
     client = FakeClient(*[1] * 10)
     await Writing(client.request, 0.001).part(bytes(10))
     assert not client.aborted
+
+
+class FakeSocket:
+    """The transport beneath TLS, of a client that takes so much each time that it is looked at."""
+
+    def __init__(self, held: int, *takes: int) -> None:
+        self._held = held
+        self._takes = list(takes)
+
+    def get_write_buffer_size(self) -> int:
+        self._held -= self._takes.pop(0) if self._takes else 0
+        return self._held
+
+
+async def test_what_tls_has_handed_on_is_waited_for_at_the_end() -> None:
+    client, beneath = FakeClient(is_reading=True), FakeSocket(50, *[5] * 10)
+    await Writing(client.request, 60, cast(asyncio.Transport, beneath)).end()
+    assert beneath.get_write_buffer_size() == 0
+    assert not client.aborted
+
+
+async def test_a_client_that_takes_nothing_of_what_tls_has_handed_on_is_cut_off() -> None:
+    client, beneath = FakeClient(is_reading=True), FakeSocket(50)
+    client._drained = asyncio.get_running_loop().create_future()  # noqa: SLF001
+    await Writing(client.request, 0.001, cast(asyncio.Transport, beneath)).end()
+    assert client.aborted

@@ -55,6 +55,7 @@ def test_what_is_no_token_is_nobodys(file: Path, shown: str) -> None:
 
 def test_the_hash_that_stands_in_the_file_is_no_token(file: Path) -> None:
     (token, *_) = TokenFile(file)._tokens  # noqa: SLF001
+    assert token.digest is not None
     assert name_of(TokenFile(file), token.digest.hex()) is None
 
 
