@@ -78,7 +78,10 @@ def to_text(proofs: Mapping[str, Proof]) -> str:
 
 def from_text(text: str) -> Mapping[str, Proof]:
     """Return the proofs that a process was handed."""
-    return {name: Proof(**proof) for name, proof in json.loads(text).items()}
+    return {
+        name: Proof(**(proof | {"warnings": tuple(proof["warnings"])}))
+        for name, proof in json.loads(text).items()
+    }
 
 
 def context_of(proof: Proof, settings: ServerTls) -> ssl.SSLContext:

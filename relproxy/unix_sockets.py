@@ -14,8 +14,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-# A socket file, whatever its name: the device it is on, and its number there.
-FileId = tuple[int, int]
+# A socket file, whatever its name: the device it is on, its number there, and when it was made (in
+# nanoseconds), because numbers are given again.
+FileId = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ def file_id(path: str) -> FileId | None:
         found = os.lstat(path)
     except OSError:
         return None
-    return (found.st_dev, found.st_ino) if stat.S_ISSOCK(found.st_mode) else None
+    is_socket = stat.S_ISSOCK(found.st_mode)
+    return (found.st_dev, found.st_ino, found.st_mtime_ns) if is_socket else None
 
 
 def remove(path: str, own: SocketFile) -> None:
