@@ -370,7 +370,7 @@ def test_a_certificate_is_that_of_who_sends_and_not_of_a_front_that_passes_on(
     said: dict[str, str | None], header: str, *, is_its_own: bool
 ) -> None:
     for pairs in ((), HEADER):
-        request = replace(head(*pairs, **said), certificate_names=NAMES)  # type: ignore[arg-type]
+        request = replace(head(*pairs, **said), certificate_names=NAMES)
         found = with_source(request, Fronts(NETWORKS, header.lower()))
         assert found.certificate_names == (NAMES if is_its_own else frozenset())
 
