@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -46,8 +47,12 @@ _FORM = "application/x-www-form-urlencoded"
 
 @dataclass(kw_only=True, eq=False)
 class StandIn(Registry):
-    """A Glance to enter with `async with`; `url` is its endpoint, without a version."""
+    """A Glance to enter with `async with`; `url` is its endpoint, without a version.
 
+    With `tls` it is served over that alone.
+    """
+
+    tls: ssl.SSLContext | None = None
     url: str = field(init=False, default="")
     # Glance's is 503 while the file of its disable_by_file exists.
     healthcheck_status: int = 200
@@ -61,8 +66,9 @@ class StandIn(Registry):
         # Not decompressed: a request is recorded as it was sent.
         self._server = web.Server(self._serve, auto_decompress=False, access_log=None)
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._server, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
+        self._listener = await loop.create_server(self._server, "127.0.0.1", 0, ssl=self.tls)
+        scheme = "http" if self.tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(

@@ -7,6 +7,7 @@ setting; a test keeps the two together.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -34,6 +35,7 @@ from relproxy.config_types import (
     SecondsOrNone,
     Section,
 )
+from relproxy.config_upstream_tls import UpstreamTls
 from relproxy.model import Tenancy
 
 
@@ -157,8 +159,11 @@ class Registry(Section):
         description="registry: it authenticates callers itself; relproxy: it doesn't."
     )
     endpoints: tuple[Endpoint, ...] = Field(
-        min_length=1, description="Its addresses, one or more: http://HOST:PORT, or unix:/PATH."
+        min_length=1,
+        description="Its addresses, one or more: http://HOST:PORT, https://HOST:PORT, or "
+        "unix:/PATH.",
     )
+    tls: UpstreamTls = UpstreamTls()
     host: Authority | None = Field(
         default=None,
         description="HOST or HOST:PORT that it is asked for; left out, the one that the client "
@@ -203,6 +208,11 @@ class Registry(Section):
     max_limit: Count = Field(
         default=1000, description="Images of a page at most (Glance's api_limit_max: 1000)."
     )
+
+    @property
+    def has_tls(self) -> bool:
+        """Tell whether any of its endpoints is asked over TLS."""
+        return any(url.startswith("https://") for url in self.endpoints)
 
 
 class Route(Section):
@@ -350,6 +360,17 @@ class Configuration(Section):
     concurrency: Concurrency = Concurrency()
     timeouts: Timeouts = Timeouts()
     log: Log = Log()
+
+    def upstream_tls(self) -> Iterator[tuple[str, UpstreamTls]]:
+        """Yield the settings of TLS that count, each with its path in the file."""
+        for index, registry in enumerate(self.registries):
+            if registry.has_tls:
+                yield f"registries[{index}].tls", registry.tls
+            if registry.credentials is not None and registry.credentials.has_tls:
+                yield f"registries[{index}].credentials.tls", registry.credentials.tls
+        keystone = self.identity.keystone
+        if keystone is not None and keystone.credentials.has_tls:
+            yield "identity.keystone.credentials.tls", keystone.credentials.tls
 
     def registry_of(self, route: Route) -> Registry:
         """Return the registry that a route names; the file was checked for it."""
