@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -25,7 +27,7 @@ from relproxy.upstream import Upstream, open_session
 from relproxy.upstream_tls import tls_of
 from tests.authority import Authority
 from tests.integration.conftest import EAST, Serve, eventually, registry
-from tests.integration.recorder import recording
+from tests.integration.recorder import Recorder, recording
 from tests.integration.test_uploads import (
     CHUNK,
     CONTINUE,
@@ -348,6 +350,51 @@ async def test_an_answer_without_a_length_is_whole_only_if_the_registry_says_so(
         else:
             with pytest.raises(aiohttp.ClientPayloadError):
                 await client.get(target, project="alice")
+
+
+async def test_an_answer_without_a_length_whose_connection_is_reset_is_not_whole(
+    serve: Serve, recorder: Recorder
+) -> None:
+    """Also without TLS, where nothing else would tell."""
+    client = await serve(registries=[registry(recorder.url, "registry", upstream_identity="token")])
+    recorder.at_head, recorder.answer = ENDLESS, b""
+    async with connected(client.url) as wire:
+        wire.writer.write(b"GET /v2/schemas/images HTTP/1.1\r\nHost: a\r\n\r\n")
+        await wire.head()
+        await wire.reader.readuntil(NONE)
+        transport = recorder.writers[0].transport
+        peer = transport.get_extra_info("socket")
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+        with contextlib.suppress(ConnectionError):
+            # No last chunk.
+            assert await wire.rest() == b"\r\n"
+
+
+async def test_a_connection_that_is_given_up_is_closed_at_once(authority: Authority) -> None:
+    """Not once the registry, which may hang, has agreed that it is over."""
+    context = authority.server()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def begin() -> socket.socket:
+            accepted, _ = listening.accept()
+            connection = context.wrap_socket(accepted, server_side=True)
+            assert connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nso far")
+            # From here on it takes no notice of TLS.
+            return socket.socket(fileno=connection.detach())
+
+        loop = asyncio.get_running_loop()
+        beginning = loop.run_in_executor(None, begin)
+        url = f"https://127.0.0.1:{listening.getsockname()[1]}"
+        async with upstream_of(url, authority) as upstream:
+            response = await upstream.send("GET", "/", Headers())
+            with await beginning as peer:
+                await response.aclose()
+                peer.setblocking(False)
+                with contextlib.suppress(ConnectionResetError):
+                    async with asyncio.timeout(20):
+                        assert await loop.sock_recv(peer, 1) == b""
 
 
 async def test_what_a_registry_sends_unasked_is_no_answer_to_the_next_request(
