@@ -82,11 +82,16 @@ class StandIn(Registry):
         for task in active:
             task.cancel()
         await asyncio.gather(*active, return_exceptions=True)
+        transports = [connection.transport for connection in self._server.connections]
         await self._server.shutdown(_CLOSE_S)
+        if self.tls is not None:
+            # Over TLS a transport waits for the other side to say goodbye, too.
+            for transport in filter(None, transports):
+                transport.abort()
         await self._listener.wait_closed()
-        # Two turns of the loop: one for the connections' own tasks, one for their transports.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        # Turns of the loop: one for the connections' own tasks, one for each layer of transports.
+        for _ in range(5):
+            await asyncio.sleep(0)
 
     async def await_requests(self, count: int) -> None:
         """Wait until so many requests were recorded, uploads as soon as their head arrived."""

@@ -95,8 +95,16 @@ class StandInKeystone:
     async def stop(self) -> None:
         """Go away: no connection is taken any more, and none is kept."""
         self._listener.close()
+        transports = [connection.transport for connection in self._server.connections]
         await self._server.shutdown(_CLOSE_S)
+        if self.tls is not None:
+            # Over TLS a transport waits for the other side to say goodbye, too.
+            for transport in filter(None, transports):
+                transport.abort()
         await self._listener.wait_closed()
+        # Turns of the loop, for each layer of transports.
+        for _ in range(5):
+            await asyncio.sleep(0)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path != "/v3/auth/tokens":

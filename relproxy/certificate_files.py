@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cryptography import x509
+
 _CERTIFICATE = re.compile(
     r"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----.+?-----END [A-Z0-9 ]*CERTIFICATE-----",
     re.DOTALL,
@@ -23,8 +25,6 @@ _REASONS = {
     "KEY_VALUES_MISMATCH": "is not the key of the certificate",
     "KEY_TYPE_MISMATCH": "is not the key of the certificate",
 }
-# X.690: the tags that matter in a certificate (RFC 5280, section 4.1).
-_EXPLICIT_0, _UTC_TIME = 0xA0, 0x17
 
 
 class UnusableFileError(ValueError):
@@ -37,7 +37,7 @@ def certificates_in(file: Path) -> tuple[str, ...]:
     if not found:
         raise UnusableFileError("holds no certificate in PEM")
     for certificate in found:
-        _validity(certificate)
+        _read(certificate)
     return found
 
 
@@ -79,7 +79,8 @@ def present(context: ssl.SSLContext, certificate_file: Path, key_file: Path) -> 
 
 def warnings_about_certificates(file: Path) -> Iterator[str]:
     """Yield what is wrong with the first certificate of a file; raises `UnusableFileError`."""
-    begins, ends = _validity(certificates_in(file)[0])
+    certificate = _read(certificates_in(file)[0])
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     now = datetime.now(UTC)
     if ends <= now:
         yield f"has expired on {ends:%Y-%m-%d}"
@@ -108,41 +109,9 @@ def _text(file: Path) -> str:
     return content.decode("latin-1")
 
 
-def _validity(pem: str) -> tuple[datetime, datetime]:
-    """Return from when to when a certificate is valid. Raises `UnusableFileError`."""
+def _read(pem: str) -> x509.Certificate:
+    """Return what a certificate says. Raises `UnusableFileError`."""
     try:
-        return _validity_of(ssl.PEM_cert_to_DER_cert(pem))
-    except (ValueError, IndexError) as failure:
+        return x509.load_pem_x509_certificate(pem.encode("latin-1"))
+    except ValueError as failure:
         raise UnusableFileError("holds a certificate that can't be read") from failure
-
-
-def _validity_of(der: bytes) -> tuple[datetime, datetime]:
-    (_, certificate), *_ = _values(der)
-    (_, to_be_signed), *_ = _values(certificate)
-    # An optional version, a serial number, an algorithm, the issuer, the validity.
-    fields = [field for field in _values(to_be_signed) if field[0] != _EXPLICIT_0]
-    begins, ends = (_time(tag, value) for tag, value in _values(fields[3][1]))
-    return begins, ends
-
-
-def _values(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the tag and the content of each value (X.690, section 8.1)."""
-    at = 0
-    while at < len(der):
-        tag, length = der[at], der[at + 1]
-        at += 2
-        if length & 0x80:
-            count = length & 0x7F
-            length = int.from_bytes(der[at : at + count])
-            at += count
-        yield tag, der[at : at + length]
-        at += length
-
-
-def _time(tag: int, value: bytes) -> datetime:
-    """Return a time (RFC 5280, section 4.1.2.5). Raises `ValueError`."""
-    text = value.decode("ascii")
-    if tag == _UTC_TIME:
-        century = "19" if text >= "50" else "20"
-        text = f"{century}{text}"
-    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)

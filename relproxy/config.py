@@ -276,7 +276,8 @@ class Timeouts(Section):
         "lost packet is sent again after 3 s at most.",
     )
     connect_s: Seconds = Field(
-        default=5, description="To connect to an endpoint: a LAN answers in milliseconds."
+        default=5,
+        description="To connect to an endpoint, TLS included: a LAN answers in milliseconds.",
     )
     keepalive_s: Seconds = Field(
         default=1.5,

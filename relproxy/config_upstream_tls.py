@@ -35,7 +35,7 @@ class UpstreamTls(Section):
         description="The name that is asked for (SNI) and that the certificate has to have; left "
         "out, the host of each address.",
     )
-    min_version: Annotated[Literal["1.2", "1.3"], BeforeValidator(_as_text)] = Field(
+    minimum_version: Annotated[Literal["1.2", "1.3"], BeforeValidator(_as_text)] = Field(
         default="1.2", description="The oldest version of TLS that is spoken."
     )
     insecure_accept_any_certificate: bool = Field(

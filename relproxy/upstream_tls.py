@@ -90,7 +90,7 @@ def _told(path: str, file: Path | None, warnings: Callable[[Path], Iterator[str]
 def _context(settings: UpstreamTls, path: str, problems: list[str]) -> ssl.SSLContext:
     # Verifies certificates and names, unless told otherwise.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = _VERSIONS[settings.min_version]
+    context.minimum_version = _VERSIONS[settings.minimum_version]
     context.set_alpn_protocols(_ALPN)
     if settings.insecure_accept_any_certificate:
         context.check_hostname = False

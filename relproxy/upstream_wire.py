@@ -61,16 +61,18 @@ class _Wire(ResponseHandler):
     _is_new = True
     _is_ended = False
     _layer: asyncio.BufferedProtocol | None = None
+    # What was wrong with TLS, where that was only heard once writing had failed.
+    _tls_failure: BaseException | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Take a new connection, over TLS after the handshake."""
         super().connection_made(transport)
-        # asyncio's own between this and the socket, which it shows to nobody; a test in
-        # tests/integration/test_upstream_tls.py fails if it moves.
+        # asyncio's own between this and the socket, which it shows to nobody; tests in
+        # tests/integration/test_upstream_tls.py fail if it moves.
         self._layer = getattr(transport, "_ssl_protocol", None)
         if self._layer is not None:
             # It is told first of a connection that is lost; then its socket is closed.
-            self._layer.connection_lost = functools.partial(_lose, self._layer, transport)
+            self._layer.connection_lost = functools.partial(self._lose, self._layer)
 
     def set_response_params(self, **params: Any) -> None:  # noqa: ANN401 - what they are is aiohttp's
         """Expect the answer to the next request."""
@@ -111,9 +113,10 @@ class _Wire(ResponseHandler):
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """Take that no answer will come any more; one that has arrived still counts."""
         self._hear_out(exc)
-        if self._is_new and cause and is_refusal(cause[0]):
-            exc = HandshakeRefusedError(*exc.args)
-            exc.__cause__ = cause[0]
+        failure = self._tls_failure or next(iter(cause), None)
+        if self._is_new and is_refusal(failure):
+            exc, cause = HandshakeRefusedError(*exc.args), ()
+            exc.__cause__ = failure
         if self._has_begun and isinstance(
             exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError
         ):
@@ -155,9 +158,15 @@ class _Wire(ResponseHandler):
         if transport is None or not (isinstance(failure, OSError) and transport.is_closing()):
             return
         if self._layer is not None:
-            _hear_out(self._layer, transport)
+            self._tls_failure = self._tls_failure or _hear_out(self._layer, transport)
         elif self._parser is not None:
             self.data_received(_rest(transport))
+
+    def _lose(self, layer: asyncio.BufferedProtocol, failure: Exception | None) -> None:
+        """Have a TLS connection take that it is lost, once all has been heard."""
+        if isinstance(failure, OSError) and self.transport is not None:
+            self._tls_failure = self._tls_failure or _hear_out(layer, self.transport)
+        type(layer).connection_lost(layer, failure)
 
 
 class Connector(aiohttp.TCPConnector):
@@ -208,8 +217,13 @@ def _rest(transport: BaseTransport) -> bytes:
         return b""
 
 
-def _hear_out(layer: asyncio.BufferedProtocol, transport: BaseTransport) -> None:
-    """Have a TLS connection understand what waits to be read on it."""
+def _hear_out(layer: asyncio.BufferedProtocol, transport: BaseTransport) -> BaseException | None:
+    """Have a TLS connection understand what waits to be read on it; return what it can't.
+
+    That may be the alert by which the other side has ended it. asyncio only logs it by then.
+    """
+    failures: list[BaseException] = []
+    vars(layer)["_fatal_error"] = lambda failure, *_: failures.append(failure)
     data = _rest(transport)
     while data:
         buffer = memoryview(layer.get_buffer(len(data)))
@@ -217,12 +231,8 @@ def _hear_out(layer: asyncio.BufferedProtocol, transport: BaseTransport) -> None
         buffer[:count] = data[:count]
         layer.buffer_updated(count)
         data = data[count:]
-
-
-def _lose(layer: asyncio.BufferedProtocol, transport: BaseTransport, exc: Exception | None) -> None:
-    if isinstance(exc, OSError):
-        _hear_out(layer, transport)
-    type(layer).connection_lost(layer, exc)
+    del vars(layer)["_fatal_error"]
+    return next(iter(failures), None)
 
 
 def _has_said_so(transport: BaseTransport | None) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from lab.processes import free_port
 from lab.relproxy import Relproxy
 from lab.stand_in import StandIn
-from tests.authority import Authority
+from tests.registry_authority import Authority
 
 GIB = 2**30
 PIECE = bytes(2**20)

@@ -18,9 +18,9 @@ from relproxy.config_upstream_tls import UpstreamTls
 from relproxy.errors import KeystoneUnavailableError
 from relproxy.keystone import KeystoneApi, KeystoneLogin, open_keystone_session
 from relproxy.upstream_tls import tls_of
-from tests.authority import Authority
 from tests.integration.conftest import EAST, Serve, eventually, registry
 from tests.integration.tls_peer import peering
+from tests.registry_authority import Authority
 
 INSTANCE = {"X-Nova-Installation-UUID": EAST, "X-Nova-Instance-ID": "123"}
 

@@ -17,7 +17,7 @@ import pytest
 from relproxy.errors import StoreUnavailableError
 from relproxy.store.postgres import PostgresStore
 from relproxy.store.postgres_pool import PostgresSettings
-from tests.authority import Authority
+from tests.registry_authority import Authority
 
 # PostgreSQL's protocol, "SSL Session Encryption".
 ASKS_FOR_TLS = struct.pack("!ii", 8, 80877103)

@@ -12,7 +12,6 @@ import pytest
 
 from lab.relproxy import Relproxy, command
 from lab.stand_in import StandIn
-from tests.authority import Authority
 from tests.integration.test_reload import (
     TARGET,
     each_way,
@@ -22,6 +21,7 @@ from tests.integration.test_reload import (
     shows,
     status_of,
 )
+from tests.registry_authority import Authority
 
 
 @pytest.fixture

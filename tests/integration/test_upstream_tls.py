@@ -25,7 +25,6 @@ from relproxy.messages import Headers, Response
 from relproxy.metrics import Metrics
 from relproxy.upstream import Upstream, open_session
 from relproxy.upstream_tls import tls_of
-from tests.authority import Authority
 from tests.integration.conftest import EAST, Serve, eventually, registry
 from tests.integration.recorder import Recorder, recording
 from tests.integration.test_uploads import (
@@ -38,6 +37,7 @@ from tests.integration.test_uploads import (
     connected,
 )
 from tests.integration.tls_peer import peering
+from tests.registry_authority import Authority
 
 YESTERDAY = datetime.now(UTC) - timedelta(days=1)
 INSTANCE = {"X-Nova-Installation-UUID": EAST, "X-Nova-Instance-ID": "123"}
@@ -146,7 +146,7 @@ async def test_who_is_not_verified_gets_nothing_and_the_operator_is_told_why(
     reason: str,
 ) -> None:
     context = impostors(authority, stranger)[reason]
-    tls = {"ca_file": str(authority.ca_file), "min_version": "1.3"}
+    tls = {"ca_file": str(authority.ca_file), "minimum_version": "1.3"}
     with peering(context) as impostor:
         client = await serve(registries=[secured(impostor.url, tls=tls)])
         answers = [await client.get("/v2/schemas/image", project="alice") for _ in range(2)]

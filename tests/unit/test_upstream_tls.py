@@ -18,7 +18,7 @@ from relproxy.config_warnings import warnings
 from relproxy.errors import ConfigurationError
 from relproxy.tls_failures import CAUSES, cause_of, is_refusal
 from relproxy.upstream_tls import tls_of
-from tests.authority import Authority
+from tests.registry_authority import Authority
 
 HTTPS, HTTP = "https://192.0.2.1:9292", "http://192.0.2.2:9292"
 
@@ -87,7 +87,7 @@ def test_a_ca_file_is_instead_of_the_systems_cas(
 
 @pytest.mark.parametrize("spelled", ["1.3", 1.3], ids=["a text", "a number, as YAML reads it"])
 def test_the_oldest_version_may_be_raised(spelled: object) -> None:
-    settings = UpstreamTls.model_validate({"min_version": spelled})
+    settings = UpstreamTls.model_validate({"minimum_version": spelled})
     assert tls_of(settings, "tls").context.minimum_version is ssl.TLSVersion.TLSv1_3
 
 
@@ -120,7 +120,7 @@ def test_what_is_no_setting_turns_nothing_off(file: Path, name: str) -> None:
             {"ca_file": "/ca.pem", "insecure_accept_any_certificate": True},
             "should have ca_file or insecure_accept_any_certificate, and not both",
         ),
-        ({"min_version": "1.1"}, "should be '1.2' or '1.3'"),
+        ({"minimum_version": "1.1"}, "should be '1.2' or '1.3'"),
         ({"server_name": "https://glance"}, "server_name"),
     ],
     ids=["no key", "no certificate", "both", "an old version", "an address for a name"],
@@ -138,7 +138,7 @@ def test_settings_without_a_meaning_are_a_problem(
 def test_tls_without_an_https_endpoint_is_a_problem(
     file: Path, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, (line,) = checked(written(file, endpoints=[url], min_version="1.3"), capsys)
+    status, (line,) = checked(written(file, endpoints=[url], minimum_version="1.3"), capsys)
     assert status == 1
     assert line.endswith("registries[0].tls: has a meaning with an https address only.")
 
