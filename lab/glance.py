@@ -69,13 +69,15 @@ class Glance:
     pipeline: Pipeline = "noauth"
     extra_policy: str = ""
     keystone: Keystone | None = None
+    # The options by which gunicorn speaks TLS, if it is to; `url` is then asked over that alone.
+    tls: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
     _process: Process | None = None
 
     @property
     def url(self) -> str:
         """The endpoint, without a version."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Install, configure, create the database, start, and wait for the first answer."""
@@ -89,7 +91,16 @@ class Glance:
             {"OS_GLANCE_CONFIG_DIR": str(self.home)},
         )
         self._process.start()
-        self._process.await_http(f"{self.url}/versions")
+        self._await_answer()
+
+    def _await_answer(self) -> None:
+        if self._process is None:
+            raise RuntimeError("Glance was not started")
+        if self.tls:
+            # Who asks here has no certificate to show: that it listens has to do.
+            self._process.await_port(self.port)
+        else:
+            self._process.await_http(f"{self.url}/versions")
 
     def stop(self) -> None:
         """End Glance."""
@@ -138,5 +149,6 @@ class Glance:
             "120",
             "--graceful-timeout",
             "3",
+            *self.tls,
             "glance.wsgi.api:application",
         ]

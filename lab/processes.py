@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,12 +67,19 @@ class Process:
 
     def await_http(self, url: str) -> None:
         """Wait until `url` gives any HTTP answer; raise `PartFailedError` if it never does."""
+        self._await(lambda: _answers(url), url)
+
+    def await_port(self, port: int) -> None:
+        """Wait until connections to a port are taken; raise `PartFailedError` if they never are."""
+        self._await(lambda: _listens(port), f"port {port}")
+
+    def _await(self, is_there: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not _answers(url):
+        while not is_there():
             if self._child is None or self._child.poll() is not None:
                 raise PartFailedError(f"{self.name} ended while starting:\n{self.tail()}")
             if time.monotonic() > deadline:
-                raise PartFailedError(f"{self.name} does not answer {url}:\n{self.tail()}")
+                raise PartFailedError(f"{self.name} does not answer {what}:\n{self.tail()}")
             time.sleep(_POLL_S)
 
     def stop(self) -> int | None:
@@ -109,6 +116,14 @@ class Process:
     def tail(self, lines: int = 25) -> str:
         """Return the last lines of the child's output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def _answers(url: str) -> bool:

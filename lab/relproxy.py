@@ -76,10 +76,14 @@ class Relproxy:
         """Whether the process is there."""
         return self._process is not None and self._process.is_running
 
-    def start(self) -> None:
-        """Write the configuration, start, and wait until it is alive."""
+    def write(self) -> None:
+        """Write the configuration."""
         self.home.mkdir(parents=True, exist_ok=True)
         self.configuration.write_text(yaml.safe_dump(self._configuration()))
+
+    def start(self) -> None:
+        """Write the configuration, start, and wait until it is alive."""
+        self.write()
         argv = [sys.executable, "-m", "relproxy", "serve", "--config", str(self.configuration)]
         if self.workers > 1:
             argv += ["--workers", str(self.workers)]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -46,8 +47,12 @@ _FORM = "application/x-www-form-urlencoded"
 
 @dataclass(kw_only=True, eq=False)
 class StandIn(Registry):
-    """A Glance to enter with `async with`; `url` is its endpoint, without a version."""
+    """A Glance to enter with `async with`; `url` is its endpoint, without a version.
 
+    With `tls` it is served over that alone.
+    """
+
+    tls: ssl.SSLContext | None = None
     url: str = field(init=False, default="")
     # Glance's is 503 while the file of its disable_by_file exists.
     healthcheck_status: int = 200
@@ -61,8 +66,9 @@ class StandIn(Registry):
         # Not decompressed: a request is recorded as it was sent.
         self._server = web.Server(self._serve, auto_decompress=False, access_log=None)
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._server, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
+        self._listener = await loop.create_server(self._server, "127.0.0.1", 0, ssl=self.tls)
+        scheme = "http" if self.tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(
@@ -76,11 +82,16 @@ class StandIn(Registry):
         for task in active:
             task.cancel()
         await asyncio.gather(*active, return_exceptions=True)
+        transports = [connection.transport for connection in self._server.connections]
         await self._server.shutdown(_CLOSE_S)
+        if self.tls is not None:
+            # Over TLS a transport waits for the other side to say goodbye, too.
+            for transport in filter(None, transports):
+                transport.abort()
         await self._listener.wait_closed()
-        # Two turns of the loop: one for the connections' own tasks, one for their transports.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        # Turns of the loop: one for the connections' own tasks, one for each layer of transports.
+        for _ in range(5):
+            await asyncio.sleep(0)
 
     async def await_requests(self, count: int) -> None:
         """Wait until so many requests were recorded, uploads as soon as their head arrived."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -36,7 +37,10 @@ class KeystoneFaults:
 
 @dataclass(eq=False)
 class StandInKeystone:
-    """A Keystone to enter with `async with`; `tokens` maps what it knows to what it shows."""
+    """A Keystone to enter with `async with`; `tokens` maps what it knows to what it shows.
+
+    With `tls` it is served over that alone.
+    """
 
     tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
     own_lasts: timedelta = timedelta(hours=1)
@@ -44,6 +48,7 @@ class StandInKeystone:
     log_ins: list[dict[str, Any]] = field(default_factory=list)
     shown: list[tuple[str, str]] = field(default_factory=list)
     own_tokens: set[str] = field(default_factory=set)
+    tls: ssl.SSLContext | None = None
     auth_url: str = field(init=False, default="")
 
     def add(
@@ -74,8 +79,9 @@ class StandInKeystone:
     async def __aenter__(self) -> Self:
         self._server = web.Server(self._answer, access_log=None)
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._server, "127.0.0.1", 0)
-        self.auth_url = f"http://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}/v3"
+        self._listener = await loop.create_server(self._server, "127.0.0.1", 0, ssl=self.tls)
+        scheme = "http" if self.tls is None else "https"
+        self.auth_url = f"{scheme}://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}/v3"
         return self
 
     async def __aexit__(
@@ -89,8 +95,16 @@ class StandInKeystone:
     async def stop(self) -> None:
         """Go away: no connection is taken any more, and none is kept."""
         self._listener.close()
+        transports = [connection.transport for connection in self._server.connections]
         await self._server.shutdown(_CLOSE_S)
+        if self.tls is not None:
+            # Over TLS a transport waits for the other side to say goodbye, too.
+            for transport in filter(None, transports):
+                transport.abort()
         await self._listener.wait_closed()
+        # Turns of the loop, for each layer of transports.
+        for _ in range(5):
+            await asyncio.sleep(0)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path != "/v3/auth/tokens":

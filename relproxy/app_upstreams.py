@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-
-import aiohttp
 
 from relproxy.concurrency import Admission
 from relproxy.config import Configuration, Registry
@@ -14,6 +13,7 @@ from relproxy.endpoints import Endpoint, Endpoints, Reason
 from relproxy.health_checks import HealthChecks
 from relproxy.metrics import Metrics
 from relproxy.upstream import Upstream, open_session
+from relproxy.upstream_tls import Tls, tls_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,6 +30,13 @@ class EndpointWatch:
     def failed(self, endpoint: Endpoint, reason: Reason) -> None:
         """Count a failure."""
         self._metrics.endpoint_failures.labels(self._registry, endpoint.url, reason).inc()
+
+    def distrusted(self, endpoint: Endpoint, cause: str, news: str | None) -> None:
+        """Count that TLS failed, and say why, once for as long as it goes on."""
+        self._metrics.endpoint_tls_failures.labels(self._registry, endpoint.url, cause).inc()
+        if news is not None:
+            fields = self._fields(endpoint) | {"reason": cause, "detail": news}
+            _LOG.error("endpoint fails TLS", extra=fields)
 
     def ejected(self, endpoint: Endpoint, reason: Reason, out_s: float | None) -> None:
         """Say that an endpoint gets no requests for a while."""
@@ -59,30 +66,36 @@ class EndpointWatch:
 async def opened_upstreams(
     configuration: Configuration, metrics: Metrics
 ) -> AsyncIterator[Mapping[str, Upstream]]:
-    """Open the way to each registry, by its name; all share one client session."""
+    """Open the way to each registry, by its name; all share one client session.
+
+    Raises `ConfigurationError` if a file of certificates or keys can't be used.
+    """
+    tls = await asyncio.to_thread(_tls_of, configuration)
     async with open_session(configuration.timeouts, configuration.forwarding) as session:
-        yield _upstreams(configuration, session, metrics)
+        yield {
+            registry.name: Upstream(
+                registry.name,
+                _endpoints_of(registry, tls.get(registry.name), metrics),
+                session,
+                metrics,
+                configuration.timeouts,
+            )
+            for registry in configuration.registries
+        }
 
 
-def _upstreams(
-    configuration: Configuration, session: aiohttp.ClientSession, metrics: Metrics
-) -> Mapping[str, Upstream]:
+def _tls_of(configuration: Configuration) -> Mapping[str, Tls]:
     return {
-        registry.name: Upstream(
-            registry.name,
-            _endpoints_of(registry, metrics),
-            session,
-            metrics,
-            configuration.timeouts,
-        )
-        for registry in configuration.registries
+        registry.name: tls_of(registry.tls, f"registries[{index}].tls")
+        for index, registry in enumerate(configuration.registries)
+        if registry.has_tls
     }
 
 
-def _endpoints_of(registry: Registry, metrics: Metrics) -> Endpoints:
+def _endpoints_of(registry: Registry, tls: Tls | None, metrics: Metrics) -> Endpoints:
     watch = EndpointWatch(registry.name, registry.endpoints, metrics)
     endpoints = Endpoints(registry.endpoints, registry.ejection, watch, registry.health_check)
-    endpoints.host = registry.host
+    endpoints.host, endpoints.tls = registry.host, tls
     return endpoints
 
 

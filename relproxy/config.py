@@ -7,6 +7,7 @@ setting; a test keeps the two together.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -34,6 +35,7 @@ from relproxy.config_types import (
     SecondsOrNone,
     Section,
 )
+from relproxy.config_upstream_tls import UpstreamTls
 from relproxy.model import Tenancy
 
 
@@ -144,8 +146,11 @@ class Registry(Section):
         description="registry: it authenticates callers itself; relproxy: it doesn't."
     )
     endpoints: tuple[Endpoint, ...] = Field(
-        min_length=1, description="Its addresses, one or more: http://HOST:PORT, or unix:/PATH."
+        min_length=1,
+        description="Its addresses, one or more: http://HOST:PORT, https://HOST:PORT, or "
+        "unix:/PATH.",
     )
+    tls: UpstreamTls = UpstreamTls()
     host: Authority | None = Field(
         default=None,
         description="HOST or HOST:PORT that it is asked for; left out, the one that the client "
@@ -190,6 +195,11 @@ class Registry(Section):
     max_limit: Count = Field(
         default=1000, description="Images of a page at most (Glance's api_limit_max: 1000)."
     )
+
+    @property
+    def has_tls(self) -> bool:
+        """Tell whether any of its endpoints is asked over TLS."""
+        return any(url.startswith("https://") for url in self.endpoints)
 
 
 class Route(Section):
@@ -258,7 +268,8 @@ class Timeouts(Section):
         "in each is sent again after 3 s at most.",
     )
     connect_s: Seconds = Field(
-        default=5, description="To connect to an endpoint: a LAN answers in milliseconds."
+        default=5,
+        description="To connect to an endpoint, TLS included: a LAN answers in milliseconds.",
     )
     keepalive_s: Seconds = Field(
         default=1.5,
@@ -342,6 +353,17 @@ class Configuration(Section):
     concurrency: Concurrency = Concurrency()
     timeouts: Timeouts = Timeouts()
     log: Log = Log()
+
+    def upstream_tls(self) -> Iterator[tuple[str, UpstreamTls]]:
+        """Yield the settings of TLS that count, each with its path in the file."""
+        for index, registry in enumerate(self.registries):
+            if registry.has_tls:
+                yield f"registries[{index}].tls", registry.tls
+            if registry.credentials is not None and registry.credentials.has_tls:
+                yield f"registries[{index}].credentials.tls", registry.credentials.tls
+        keystone = self.identity.keystone
+        if keystone is not None and keystone.credentials.has_tls:
+            yield "identity.keystone.credentials.tls", keystone.credentials.tls
 
     def registry_of(self, route: Route) -> Registry:
         """Return the registry that a route names; the file was checked for it."""

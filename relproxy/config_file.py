@@ -160,6 +160,7 @@ def _between_settings(tree: dict[str, Any]) -> Iterator[_Problem]:
     yield from _certificates(tree)
     for index, registry in enumerate(_mappings(tree, "registries")):
         yield from _limits(registry, index)
+    yield from _tls(tree)
     for index, route in enumerate(_mappings(tree, "routes")):
         yield from _dangling(route, index, names)
     yield from _unreachable(tree)
@@ -177,6 +178,31 @@ def _fronts(tree: dict[str, Any]) -> Iterator[_Problem]:
     for index, listener in enumerate(listeners):
         if listener.get("proxy_protocol") is True and listener.get("fronted") is not True:
             yield ("listeners", index, "proxy_protocol"), "needs fronts.networks: who may connect"
+
+
+def _tls(tree: dict[str, Any]) -> Iterator[_Problem]:
+    """Find settings of TLS for what is asked without."""
+    sentence = "has a meaning with an https address only"
+    for index, registry in enumerate(_mappings(tree, "registries")):
+        urls = registry.get("endpoints")
+        if registry.get("tls") is not None and isinstance(urls, list) and not _any_https(urls):
+            yield ("registries", index, "tls"), sentence
+        yield from _tls_of_credentials(registry, ("registries", index), sentence)
+    identity = tree.get("identity")
+    keystone = identity.get("keystone") if isinstance(identity, dict) else None
+    yield from _tls_of_credentials(keystone, ("identity", "keystone"), sentence)
+
+
+def _tls_of_credentials(section: object, path: PathParts, sentence: str) -> Iterator[_Problem]:
+    credentials = section.get("credentials") if isinstance(section, dict) else None
+    if not isinstance(credentials, dict) or credentials.get("tls") is None:
+        return
+    if not _any_https([credentials.get("auth_url")]):
+        yield (*path, "credentials", "tls"), sentence
+
+
+def _any_https(urls: list[Any]) -> bool:
+    return any(str(url).startswith("https://") for url in urls)
 
 
 def _store(tree: dict[str, Any]) -> Iterator[_Problem]:

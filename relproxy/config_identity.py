@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from relproxy.config_tls import CertificateName
 from relproxy.config_types import Count, KeystoneUrl, Network, Seconds, Section
+from relproxy.config_upstream_tls import UpstreamTls
 
 
 class Fronts(Section):
@@ -29,7 +30,10 @@ class Fronts(Section):
 class Credentials(Section):
     """With what relproxy itself logs in to Keystone: a password, or an application credential."""
 
-    auth_url: KeystoneUrl = Field(description="Keystone's Identity API: http://HOST:PORT/v3.")
+    auth_url: KeystoneUrl = Field(
+        description="Keystone's Identity API: http://HOST:PORT/v3, or https."
+    )
+    tls: UpstreamTls = UpstreamTls()
     username: str | None = Field(default=None, description="A user of relproxy's own.")
     user_domain: str = Field(default="Default", description="The domain of the user.")
     project: str | None = Field(
@@ -58,6 +62,11 @@ class Credentials(Section):
                 "and application_credential_secret_file"
             )
         return self
+
+    @property
+    def has_tls(self) -> bool:
+        """Tell whether Keystone is asked over TLS."""
+        return self.auth_url.startswith("https://")
 
     @property
     def login_name(self) -> str:

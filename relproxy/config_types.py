@@ -72,7 +72,9 @@ def _endpoint(value: str) -> str:
         return _unix(value)
     match = _ENDPOINT.fullmatch(value)
     if match is None or int(match["port"] or 0) > 65535:
-        raise ValueError("should be http://HOST:PORT, and nothing behind it, or unix:/PATH")
+        raise ValueError(
+            "should be http://HOST:PORT or https://HOST:PORT, and nothing behind it, or unix:/PATH"
+        )
     if match[0].partition("//")[2].partition(":")[0].rstrip("/").lower().endswith(".unix.invalid"):
         raise ValueError("should be unix:/PATH for a socket")
     return value.rstrip("/")

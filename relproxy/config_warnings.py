@@ -9,6 +9,7 @@ from relproxy.config import Configuration
 from relproxy.config_types import is_loopback
 from relproxy.model import Tenancy
 from relproxy.networks import Network, parse_address
+from relproxy.upstream_tls import warnings_about_tls
 
 
 def warnings(configuration: Configuration) -> Iterator[str]:
@@ -37,8 +38,20 @@ def warnings(configuration: Configuration) -> Iterator[str]:
             f"admin.bind is {configuration.admin.bind}, without admin.tls: tokens and records can "
             "be read on the network."
         )
+    yield from _plain_warnings(configuration)
+    yield from warnings_about_tls(configuration)
     yield from _warnings_about_fronts(configuration)
     yield from _shadow_warnings(configuration)
+
+
+def _plain_warnings(configuration: Configuration) -> Iterator[str]:
+    for index, registry in enumerate(configuration.registries):
+        plain = [url for url in registry.endpoints if url.startswith("http://")]
+        if registry.has_tls and plain:
+            yield (
+                f"registries[{index}].endpoints: {plain[0]} is http beside https: what goes there "
+                "can be read on the network, and nobody is verified."
+            )
 
 
 def _warnings_about_fronts(configuration: Configuration) -> Iterator[str]:

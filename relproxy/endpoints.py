@@ -20,11 +20,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from relproxy.config_endpoints import Ejection, HealthCheck
+from relproxy.upstream_tls import Tls
 
-Reason = Literal["unreachable", "timeout", "garbage", "status", "check"]
+Reason = Literal["unreachable", "tls", "timeout", "garbage", "status", "check"]
 State = Literal["well", "ejected", "down"]
 
 # Nothing is doubled more often: 2 to the 16th of any time is over any maximum.
@@ -48,6 +49,8 @@ class Endpoint:
         # What health checks say, and how many in a row have said otherwise.
         self.is_down = False
         self.contradictions = 0
+        # Why TLS failed the last time; None if it didn't.
+        self.tls_cause: str | None = None
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.url} outstanding={self.outstanding} {self.state}>"
@@ -81,6 +84,10 @@ class Watch(Protocol):
         """Hear that one request failed."""
         ...
 
+    def distrusted(self, endpoint: Endpoint, cause: str, news: str | None) -> None:
+        """Hear that TLS failed; `news` says more, where it didn't fail so the last time."""
+        ...
+
     def ejected(self, endpoint: Endpoint, reason: Reason, out_s: float | None) -> None:
         """Hear that an endpoint is out for so many seconds; None: until it passes checks."""
         ...
@@ -111,6 +118,8 @@ class Endpoints:
     ) -> None:
         # The host that relproxy's own requests ask for; None: the name of each endpoint.
         self.host: str | None = None
+        # How TLS is spoken with those at https addresses; None: as is usual.
+        self.tls: Tls | None = None
         self._all = tuple(map(Endpoint, urls))
         self._turn = itertools.count()
         self._ejection = ejection or Ejection()
@@ -187,6 +196,17 @@ class Endpoints:
         was_out = endpoint.out_until is not None
         if is_new and (was_out or endpoint.failures >= self._ejection.failures):
             self._eject(endpoint, reason)
+
+    def distrusted(self, endpoint: Endpoint, cause: str, detail: str) -> None:
+        """Hear that TLS with an endpoint has failed; that the request has is said apart."""
+        news = detail if cause != endpoint.tls_cause else None
+        endpoint.tls_cause = cause
+        if self._watch is not None:
+            self._watch.distrusted(endpoint, cause, news)
+
+    def tls_options(self, endpoint: Endpoint) -> dict[str, Any]:
+        """Return what aiohttp's client wants to know for a request to an endpoint."""
+        return self.tls.options(endpoint.url) if self.tls is not None else {}
 
     def checked(self, endpoint: Endpoint, *, has_passed: bool) -> bool:
         """Hear of a health check; return whether the next one should come soon."""

@@ -91,6 +91,19 @@ class NothingSentError(RegistryUnreachableError):
     """No connection to any endpoint could be made, so the registry has seen nothing."""
 
 
+class TlsFailedError(NothingSentError):
+    """An endpoint isn't who it should be, or doesn't take relproxy for whom it should.
+
+    `cause` is one of `relproxy.tls_failures.CAUSES`, `detail` what the library says: for the log
+    alone.
+    """
+
+    def __init__(self, sentence: str, *, cause: str, detail: str) -> None:
+        super().__init__(sentence)
+        self.cause = cause
+        self.detail = detail
+
+
 class RegistryGarbageError(RelproxyError):
     """The registry answered something that can't be proven filtered, so none of it is shown."""
 

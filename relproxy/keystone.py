@@ -22,7 +22,9 @@ from relproxy.bodies import read_within
 from relproxy.config_identity import Credentials
 from relproxy.errors import KeystoneUnavailableError
 from relproxy.tasks import Shared
-from relproxy.upstream_wire import Connector
+from relproxy.tls_failures import cause_of, detail_of
+from relproxy.upstream_tls import Tls
+from relproxy.upstream_wire import Connector, HandshakeRefusedError
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,10 +65,20 @@ class _Answer:
 class KeystoneApi:
     """Asks one Keystone; each question has `timeout_s` seconds."""
 
-    def __init__(self, auth_url: str, session: aiohttp.ClientSession, *, timeout_s: float) -> None:
+    def __init__(
+        self,
+        auth_url: str,
+        session: aiohttp.ClientSession,
+        *,
+        timeout_s: float,
+        tls: Tls | None = None,
+    ) -> None:
         self._url = f"{auth_url}/auth/tokens"
         self._session = session
         self._timeout_s = timeout_s
+        self._tls = tls.options(auth_url) if tls is not None else {}
+        # Why TLS failed the last time; None if it didn't.
+        self._tls_cause: str | None = None
 
     async def ask(
         self, method: str, query: str, headers: Mapping[str, str], body: bytes | None = None
@@ -74,9 +86,22 @@ class KeystoneApi:
         """Return what Keystone answers. Raises `KeystoneUnavailableError` where it doesn't."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._asked(method, query, headers, body)
+                answer = await self._asked(method, query, headers, body)
+        except (aiohttp.ClientSSLError, HandshakeRefusedError) as failure:
+            self._distrust(failure.__cause__)
+            raise KeystoneUnavailableError("Keystone can't be reached securely.") from failure
         except (aiohttp.ClientError, OSError, TimeoutError) as failure:
             raise KeystoneUnavailableError("Keystone can't be reached.") from failure
+        self._tls_cause = None
+        return answer
+
+    def _distrust(self, failure: BaseException | None) -> None:
+        """Say why TLS failed, once for as long as it goes on."""
+        cause = cause_of(failure)
+        if cause != self._tls_cause:
+            told = {"url": self._url, "reason": cause, "detail": detail_of(failure)}
+            _LOG.error("Keystone fails TLS", extra=told)
+        self._tls_cause = cause
 
     async def _asked(
         self, method: str, query: str, headers: Mapping[str, str], body: bytes | None
@@ -87,6 +112,7 @@ class KeystoneApi:
             data=body,
             headers={"Accept": "application/json", **headers},
             allow_redirects=False,
+            **self._tls,
         ) as answer:
             content = await read_within(answer.content.iter_any(), _MAX_BYTES)
             return _Answer(answer.status, answer.headers, content)

@@ -183,6 +183,12 @@ class Metrics:
             ("registry", "endpoint", "reason"),
             registry=own,
         )
+        self.endpoint_tls_failures = Counter(
+            "relproxy_endpoint_tls_failures",
+            "Connections to an endpoint that failed in TLS, health checks included.",
+            ("registry", "endpoint", "reason"),
+            registry=own,
+        )
         self.endpoint_ejections = Counter(
             "relproxy_endpoint_ejections",
             "How often an endpoint was ejected.",
@@ -216,7 +222,7 @@ class Metrics:
                 "unrecorded",
             ):
                 self.records.labels(name, result)
-            for reason in ("unreachable", "timeout", "garbage"):
+            for reason in ("unreachable", "tls", "timeout", "garbage"):
                 self.upstream_errors.labels(name, reason)
         for reason in ("missing", "unknown", "scope", "unusable"):
             self.admin_refusals.labels(reason)

@@ -21,8 +21,9 @@ class Upload:
     def __init__(self, body: RequestBody) -> None:
         self._body = body
         self._deadline: asyncio.Timeout | None = None
-        # Whether it was the client that broke it off.
+        # Whether it was the client that broke it off; whether any of it has been taken.
         self.has_failed = False
+        self.has_begun = False
 
     @property
     def is_awaited(self) -> bool:
@@ -45,6 +46,7 @@ class Upload:
         """
         try:
             async for chunk in self._body.chunks():
+                self.has_begun = True
                 self._allow(piece_s)
                 yield chunk
                 self._allow(None)

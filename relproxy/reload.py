@@ -20,6 +20,7 @@ from relproxy.errors import ConfigurationError, RelproxyError
 from relproxy.metrics import Metrics
 from relproxy.sockets import Bound, Sockets
 from relproxy.systemd import Herald
+from relproxy.upstream_tls import check_upstream_tls
 
 _LOG = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Reloads:
     async def _take(self, replace: Replace) -> None:
         text = await asyncio.to_thread(read_text, self._file)
         configuration = parse_configuration(text, str(self._file))
+        await asyncio.to_thread(check_upstream_tls, configuration, str(self._file))
         _check_stays(self._configuration, configuration)
         bound = self.bound.following(configuration)
         try:

@@ -29,22 +29,26 @@ from relproxy.errors import (
     RegistryTimeoutError,
     RegistryUnreachableError,
     RelproxyError,
+    TlsFailedError,
 )
 from relproxy.messages import PLAIN, Errand, Headers, RequestBody, Response, ResponseHead
 from relproxy.metrics import Metrics
 from relproxy.outgoing import Outgoing, Upload
+from relproxy.tls_failures import cause_of, detail_of
 from relproxy.unix_endpoints import origin_of, with_host
 from relproxy.upstream_upload import asking_requests
-from relproxy.upstream_wire import READ_BUFFER_BYTES, Connector
+from relproxy.upstream_wire import READ_BUFFER_BYTES, Connector, HandshakeRefusedError
 
 _AUTOMATIC_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 # Header fields that a registry may send: Location and metadata of v1 are long.
 _MAX_FIELD_BYTES = 64 * 1024
 _REASONS: Mapping[type[RelproxyError], Reason] = {
+    TlsFailedError: "tls",
     RegistryTimeoutError: "timeout",
     RegistryGarbageError: "garbage",
     RegistryUnreachableError: "unreachable",
 }
+_NO_TLS = (aiohttp.ClientSSLError, HandshakeRefusedError)
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
@@ -143,6 +147,8 @@ class Upstream:
             try:
                 return await self._attempted(endpoint, request)
             except NothingSentError as nothing:
+                if request.upload and request.upload.has_begun:
+                    raise  # What was taken of it is gone.
                 # That it may have reached another one is what counts.
                 failure = nothing if isinstance(failure, NothingSentError) else failure
             except RegistryUnreachableError as broken:
@@ -175,7 +181,8 @@ class Upstream:
             held.enter_context(endpoint.busy())
             account = current()
             answers = account.asks(endpoint.url)
-            answer = await self._asked(endpoint, request)
+            with self._securely(endpoint):
+                answer = await self._asked(endpoint, request)
             held.callback(answer.close)
             head = _head(answer)
             seconds = answers(head)
@@ -187,6 +194,17 @@ class Upstream:
             kept.close()
 
         return Response(head, self._chunks(answer), aclose)
+
+    @contextlib.contextmanager
+    def _securely(self, endpoint: Endpoint) -> Iterator[None]:
+        """Tell of TLS that fails, and why: whoever was asked, and whatever for."""
+        try:
+            with _translated():
+                yield
+        except TlsFailedError as failure:
+            self._endpoints.distrusted(endpoint, failure.cause, failure.detail)
+            raise
+        endpoint.tls_cause = None
 
     async def _asked(self, endpoint: Endpoint, request: Outgoing) -> aiohttp.ClientResponse:
         """Send a request, and wait for the head of its answer for as long as it may take."""
@@ -207,6 +225,7 @@ class Upstream:
                     headers=headers,
                     data=data,
                     allow_redirects=False,
+                    **self._endpoints.tls_options(endpoint),
                 )
 
     async def _chunks(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -229,6 +248,13 @@ def _translated() -> Iterator[None]:
     """Translate the client's errors."""
     try:
         yield
+    except _NO_TLS as failure:
+        cause = failure.__cause__
+        raise TlsFailedError(
+            "The registry can't be reached securely.",
+            cause=cause_of(cause),
+            detail=detail_of(cause),
+        ) from failure
     except _NO_CONNECTION as failure:
         raise NothingSentError("The registry can't be reached.") from failure
     except TimeoutError as failure:

@@ -3,16 +3,19 @@
 aiohttp reads answers leniently, and takes whatever arrives on an idle connection for the answer to
 the next request, which may be another project's. So here a connection on which anything is left is
 closed instead of used, and an answer whose head is not strictly HTTP/1.x is none.
+
+Over TLS an answer without a length has ended only if the registry says so (close_notify): the end
+of the connection alone may be anyone's doing, or that of a registry that has died.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import os
 import re
 import select
+import ssl
 from asyncio import BaseTransport
 from http import HTTPStatus
 from typing import Any
@@ -26,6 +29,7 @@ from aiohttp.http import RawResponseMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.tracing import Trace
 
+from relproxy.tls_failures import is_refusal
 from relproxy.unix_endpoints import path_of
 
 # With the default of 64 KiB every socket read overruns the buffer's mark and costs a pause.
@@ -37,6 +41,13 @@ _FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _VERSIONS = (aiohttp.HttpVersion10, aiohttp.HttpVersion11)
 
 
+class HandshakeRefusedError(aiohttp.ClientOSError):
+    """A registry has refused relproxy's certificate, and so has read nothing of a request.
+
+    With TLS 1.3 it says so only when relproxy takes the handshake for done.
+    """
+
+
 class _Wire(ResponseHandler):
     """One connection; an answer that isn't strictly HTTP ends it, as garbage does.
 
@@ -46,6 +57,22 @@ class _Wire(ResponseHandler):
     # Whether any of an answer that counts has arrived; whether the request has been sent whole.
     _has_begun = False
     _is_sent = False
+    # Whether nothing at all has arrived on this connection; whether the registry has ended it.
+    _is_new = True
+    _is_ended = False
+    _layer: asyncio.BufferedProtocol | None = None
+    # What was wrong with TLS, where that was only heard once writing had failed.
+    _tls_failure: BaseException | None = None
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Take a new connection, over TLS after the handshake."""
+        super().connection_made(transport)
+        # asyncio's own between this and the socket, which it shows to nobody; tests in
+        # tests/integration/test_upstream_tls.py fail if it moves.
+        self._layer = getattr(transport, "_ssl_protocol", None)
+        if self._layer is not None:
+            # It is told first of a connection that is lost; then its socket is closed.
+            self._layer.connection_lost = functools.partial(self._lose, self._layer)
 
     def set_response_params(self, **params: Any) -> None:  # noqa: ANN401 - what they are is aiohttp's
         """Expect the answer to the next request."""
@@ -60,6 +87,7 @@ class _Wire(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         """Take what has arrived."""
         self._has_begun = self._has_begun or bool(data)
+        self._is_new = self._is_new and not data
         super().data_received(data)
         if self._is_sent and not self._has_begun:
             # aiohttp takes the interim answer for the one that counts, and waits for ever.
@@ -85,16 +113,40 @@ class _Wire(ResponseHandler):
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """Take that no answer will come any more; one that has arrived still counts."""
         self._hear_out(exc)
+        failure = self._tls_failure or next(iter(cause), None)
+        if self._is_new and is_refusal(failure):
+            exc, cause = HandshakeRefusedError(*exc.args), ()
+            exc.__cause__ = failure
         if self._has_begun and isinstance(
             exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError
         ):
             exc = HttpProcessingError(message="the head broke off")
         super().set_exception(exc, *cause)
 
+    def eof_received(self) -> None:
+        """Take that nothing more comes; asyncio says so too if a TLS connection just ends."""
+        self._is_ended = _has_said_so(self.transport)
+        super().eof_received()
+
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Take the end of the connection; an answer that has arrived still counts."""
+        """Take the end of the connection; an answer that has arrived whole still counts."""
         self._hear_out(exc)
+        # Without TLS a refusal half-way of an upload has all been read, and counts, reset or not.
+        if not self._is_ended and (self._layer is not None or self._is_sent):
+            self._cut_off()
         super().connection_lost(exc)
+
+    def close(self) -> None:
+        """Close the connection; over TLS without waiting for the registry to agree."""
+        if self._layer is not None:
+            self.abort()
+        else:
+            super().close()
+
+    def _cut_off(self) -> None:
+        """Fail an answer that isn't whole, also one that ends with its connection."""
+        if self._payload is not None and not self._payload.is_eof():
+            self._payload.set_exception(aiohttp.ClientPayloadError("The connection broke off."))
 
     def _hear_out(self, failure: BaseException | None) -> None:
         """Take what a registry said before it closed a connection that was being written to.
@@ -105,10 +157,16 @@ class _Wire(ResponseHandler):
         transport = self.transport
         if transport is None or not (isinstance(failure, OSError) and transport.is_closing()):
             return
-        if transport.get_extra_info("sslcontext") is None and self._parser is not None:
-            with contextlib.suppress(OSError):
-                peer = transport.get_extra_info("socket")
-                self.data_received(os.read(peer.fileno(), READ_BUFFER_BYTES))
+        if self._layer is not None:
+            self._tls_failure = self._tls_failure or _hear_out(self._layer, transport)
+        elif self._parser is not None:
+            self.data_received(_rest(transport))
+
+    def _lose(self, layer: asyncio.BufferedProtocol, failure: Exception | None) -> None:
+        """Have a TLS connection take that it is lost, once all has been heard."""
+        if isinstance(failure, OSError) and self.transport is not None:
+            self._tls_failure = self._tls_failure or _hear_out(layer, self.transport)
+        type(layer).connection_lost(layer, failure)
 
 
 class Connector(aiohttp.TCPConnector):
@@ -147,6 +205,46 @@ class Connector(aiohttp.TCPConnector):
                 break
             protocol.close()
         return await super()._get(key, traces)
+
+
+def _rest(transport: BaseTransport) -> bytes:
+    """Return what waits to be read on a connection that is being closed, if it isn't yet."""
+    if (peer := transport.get_extra_info("socket")) is None:
+        return b""
+    try:
+        return os.read(peer.fileno(), READ_BUFFER_BYTES)
+    except OSError:
+        return b""
+
+
+def _hear_out(layer: asyncio.BufferedProtocol, transport: BaseTransport) -> BaseException | None:
+    """Have a TLS connection understand what waits to be read on it; return what it can't.
+
+    That may be the alert by which the other side has ended it. asyncio only logs it by then.
+    """
+    failures: list[BaseException] = []
+    vars(layer)["_fatal_error"] = lambda failure, *_: failures.append(failure)
+    data = _rest(transport)
+    while data:
+        buffer = memoryview(layer.get_buffer(len(data)))
+        count = min(len(buffer), len(data))
+        buffer[:count] = data[:count]
+        layer.buffer_updated(count)
+        data = data[count:]
+    del vars(layer)["_fatal_error"]
+    return next(iter(failures), None)
+
+
+def _has_said_so(transport: BaseTransport | None) -> bool:
+    """Tell whether the other side has ended a connection in order: over TLS by close_notify."""
+    tls = transport.get_extra_info("ssl_object") if transport is not None else None
+    if tls is None:
+        return True
+    try:
+        return not tls.read(1)
+    except ssl.SSLError:
+        # It would go on, if there were more.
+        return False
 
 
 def _has_more(transport: BaseTransport | None) -> bool:

@@ -12,6 +12,7 @@ from relproxy.config_file import load_configuration
 from relproxy.config_warnings import warnings
 from relproxy.errors import ConfigurationError
 from relproxy.sockets import missing_places
+from relproxy.upstream_tls import check_upstream_tls
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -25,6 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the problems, one a line; 1 if there are any."""
     try:
         configuration = load_configuration(arguments.config)
+        check_upstream_tls(configuration, str(arguments.config))
     except ConfigurationError as failure:
         print(*failure.problems, sep="\n")
         return 1

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ import pytest
 
 from lab.glance import Glance
 from lab.relproxy import Relproxy
-from lab.stand_in import StandIn
 
 EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
 WEST = "0a4ef62f-40a4-4d3a-9d7e-5a0d8a1f2b02"
@@ -75,10 +74,3 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     finally:
         for part in (relproxy, owned, lonely):
             part.stop()
-
-
-@pytest.fixture
-async def trusting_big() -> AsyncIterator[StandIn]:
-    """A stand-in whose images are as big as what was uploaded."""
-    async with StandIn(trusting=True) as glance:
-        yield glance

@@ -6,12 +6,15 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import pytest
 
 from lab.processes import free_port
 from lab.relproxy import Relproxy
 from lab.stand_in import StandIn
+from tests.registry_authority import Authority
 
 GIB = 2**30
 PIECE = bytes(2**20)
@@ -26,9 +29,26 @@ def peak_kib(pid: int) -> int:
     return int(line.split()[1])
 
 
+@pytest.fixture(params=["plain", "tls"])
+async def trusting_big(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[tuple[StandIn, dict[str, Any]]]:
+    """A stand-in whose images are as big as what was uploaded, and how TLS is spoken with it."""
+    if request.param == "plain":
+        async with StandIn(trusting=True) as glance:
+            yield glance, {}
+        return
+    authority = Authority(tmp_path / "authority")
+    async with StandIn(trusting=True, tls=authority.server()) as glance:
+        yield glance, {"tls": {"ca_file": str(authority.ca_file)}}
+
+
 async def test_a_gibibyte_each_way_stays_within_32_mib_of_idle(
-    tmp_path: Path, trusting_big: StandIn, record_property: Callable[[str, object], None]
+    tmp_path: Path,
+    trusting_big: tuple[StandIn, dict[str, Any]],
+    record_property: Callable[[str, object], None],
 ) -> None:
+    glance, tls = trusting_big
     relproxy = Relproxy(
         tmp_path / "relproxy",
         {
@@ -38,7 +58,8 @@ async def test_a_gibibyte_each_way_stays_within_32_mib_of_idle(
                     "name": "glance",
                     "tenancy": "registry",
                     "upstream_identity": "headers",
-                    "endpoints": [trusting_big.url],
+                    "endpoints": [glance.url],
+                    **tls,
                 }
             ],
             "routes": [{"name": "all", "registry": "glance"}],
@@ -54,9 +75,9 @@ async def test_a_gibibyte_each_way_stays_within_32_mib_of_idle(
                 await answer.read()
             idle = peak_kib(relproxy.pid)
             await uploaded(session, image_id)
-            assert trusting_big.requests[-1].length == GIB
+            assert glance.requests[-1].length == GIB
             assert await downloaded(session, image_id) == GIB
-            await read_slowly(relproxy.port, image_id, trusting_big)
+            await read_slowly(relproxy.port, image_id, glance)
             grown = peak_kib(relproxy.pid) - idle
         record_property("peak_over_idle_mib", round(grown / 1024, 1))
         assert grown <= ALLOWED_KIB, f"{grown / 1024:.1f} MiB over idle"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ class Recorder:
     """
 
     port: int = 0
+    scheme: str = "http"
     answer: bytes = OK
     at_head: bytes = b""
     hangs_up: bool = False
@@ -39,7 +41,7 @@ class Recorder:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
     def head(self) -> bytes:
@@ -101,11 +103,11 @@ class _Tapped(asyncio.StreamReader):
 
 
 @contextlib.asynccontextmanager
-async def recording() -> AsyncIterator[Recorder]:
-    """Run a recorder on a free port."""
-    recorder = Recorder()
+async def recording(tls: ssl.SSLContext | None = None) -> AsyncIterator[Recorder]:
+    """Run a recorder on a free port, over TLS if that is given."""
+    recorder = Recorder(scheme="http" if tls is None else "https")
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(recorder.protocol, "127.0.0.1", 0)
+    server = await loop.create_server(recorder.protocol, "127.0.0.1", 0, ssl=tls)
     recorder.port = server.sockets[0].getsockname()[1]
     try:
         yield recorder

@@ -81,6 +81,9 @@ class Told:
     def failed(self, endpoint: Endpoint, reason: Reason) -> None:
         """Not kept."""
 
+    def distrusted(self, endpoint: Endpoint, cause: str, news: str | None) -> None:
+        self.events.append(("distrusted", endpoint.url, cause, news or "as before"))
+
     def ejected(self, endpoint: Endpoint, reason: Reason, out_s: float | None) -> None:
         self.events.append(("ejected", endpoint.url, reason))
         if out_s is not None:
