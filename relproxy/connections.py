@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +14,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from relproxy.draining import InFlight
+from relproxy.trailers import Payload, Trailers
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,6 +53,15 @@ class Connection(web.RequestHandler):
     _has_part_of_head = False
     _request_id: str | None = None
 
+    def __init__(self, manager: web.Server, **settings: Any) -> None:  # noqa: ANN401 - aiohttp's own
+        super().__init__(manager, **settings)
+        self._trailers = Trailers()
+
+    @property
+    def must_end(self) -> bool:
+        """Whether nothing may be read behind what has arrived."""
+        return self._trailers.may_have_come
+
     @property
     def is_idle(self) -> bool:
         """Whether no request has come, nor the beginning of one, since the last was answered."""
@@ -79,7 +90,9 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Take what has arrived."""
+        before = self._request_count
         super().data_received(data)
+        self._trailers.took(data, self._newest(self._request_count - before))
         # A line end too many after a body is no beginning.
         self._has_part_of_head = self._awaits_head and bool(data.strip(b"\r\n"))
         under_way = self._current_request
@@ -90,6 +103,10 @@ class Connection(web.RequestHandler):
             _LOG.info("request broke off")
             if self.transport is not None:
                 self.transport.abort()
+
+    def _newest(self, count: int) -> Sequence[tuple[object, Payload]]:
+        """Return the messages that were parsed last."""
+        return [*self._messages][-count:] if count else []
 
     def handle_error(
         self,

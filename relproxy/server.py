@@ -203,7 +203,9 @@ def _is_doubtful(request: web.BaseRequest) -> bool:
     """
     codings = request.headers.getall("Transfer-Encoding", ())
     is_plain = all(coding.lower() == "chunked" for coding in codings)
-    return not is_plain or "Upgrade" in request.headers
+    connection = request.protocol
+    must_end = isinstance(connection, Connection) and connection.must_end
+    return not is_plain or must_end or "Upgrade" in request.headers
 
 
 def _is_soon_over(request: web.BaseRequest) -> bool:

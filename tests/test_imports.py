@@ -189,7 +189,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "announcing": ("config", "filters.proxy_protocol", "metrics", *VALUES),
     "draining": ("metrics",),
     "writing": (),
-    "connections": ("draining", *VALUES),
+    "trailers": (),
+    "connections": ("draining", "trailers", *VALUES),
     "server": ("account", "announcing", "connections", "draining", "writing", *VALUES),
     "admin.overview": (*("__version__", "config", "metrics", "store.host_journals", *VALUES),),
     "admin.*": (
