@@ -9,13 +9,24 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 
 from relproxy.announcing import announcements_of
-from relproxy.config import Configuration
+from relproxy.config import Configuration, Timeouts
+from relproxy.connections import Patience
 from relproxy.metrics import Metrics
 from relproxy.proxy import Proxy
 from relproxy.server import Shared, make_server
 
 # For aiohttp to close connections on which nothing is under way.
 _CLOSE_S = 0.1
+
+
+def patience_of(timeouts: Timeouts) -> Patience:
+    """Return how long clients may take."""
+    return Patience(
+        head_s=timeouts.request_head_s,
+        body_s=timeouts.request_body_s,
+        write_s=timeouts.write_s,
+        idle_s=timeouts.client_keepalive_s,
+    )
 
 
 async def runners_of(

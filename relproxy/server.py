@@ -18,9 +18,17 @@ from aiohttp.http_exceptions import LineTooLong
 
 from relproxy.account import Account, Accounts, current
 from relproxy.announcing import Announcements, peer_of
-from relproxy.connections import HTTP_LOG, MAX_FIELDS, MAX_HEAD_BYTES, MAX_LINE_BYTES, Connection
+from relproxy.connections import (
+    HTTP_LOG,
+    MAX_FIELDS,
+    MAX_HEAD_BYTES,
+    MAX_LINE_BYTES,
+    Connection,
+    Patience,
+    half_close,
+)
 from relproxy.draining import InFlight
-from relproxy.errors import RegistryGarbageError, RelproxyError
+from relproxy.errors import RegistryGarbageError, RelproxyError, SlowRequestError
 from relproxy.messages import Headers, Request, RequestHead, Response
 from relproxy.writing import Writing
 
@@ -38,11 +46,11 @@ _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the listeners of a relproxy have in common; `write_s` is in seconds."""
+    """What the listeners of a relproxy have in common."""
 
     in_flight: InFlight
     accounts: Accounts
-    write_s: float
+    patience: Patience
 
 
 def make_server(
@@ -55,7 +63,7 @@ def make_server(
     """Return the protocol factory of one listener. It must be made inside the running loop.
 
     With `announcements`, every connection has to begin with a PROXY protocol header. A client that
-    takes nothing for `shared.write_s` is cut off.
+    takes nothing for `shared.patience.write_s` is cut off.
     """
     in_flight = shared.in_flight
 
@@ -66,25 +74,25 @@ def make_server(
                 return request.protocol.handle_error(request, HTTPStatus.BAD_REQUEST, too_long)
             head = _head(request, listener, announcements)
             account.came_in(head)
-            body = _Body(request)
+            body = _Body(request, shared.patience.body_s)
             response = await respond(Request(head, body))
             body.is_awaited = False  # A 100 would stand in the middle of the answer.
             account.status = response.head.status
             try:
-                writing = Writing(request, shared.write_s)
+                writing = Writing(request, shared.patience.write_s)
                 may_keep_alive = not in_flight.is_draining
                 return await _sent(request, response, writing, may_keep_alive=may_keep_alive)
             finally:
                 await response.aclose()
 
-    return _Server(handle, announcements, in_flight)
+    return _Server(handle, announcements, shared)
 
 
 class _Server(web.Server):
     """Makes the protocol of each connection, behind PROXY protocol headers where there are any."""
 
     def __init__(
-        self, handle: _Handle, announcements: Announcements | None, in_flight: InFlight
+        self, handle: _Handle, announcements: Announcements | None, shared: Shared
     ) -> None:
         super().__init__(
             handle,
@@ -98,7 +106,7 @@ class _Server(web.Server):
             read_bufsize=_READ_BUFFER_BYTES,
         )
         self._announcements = announcements
-        self._in_flight = in_flight
+        self._shared = shared
 
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # The loop needs no more.
         if self._announcements is None:
@@ -111,16 +119,17 @@ class _Server(web.Server):
         super().pre_shutdown()
 
     def _connection(self) -> Connection:
-        made = Connection(self, loop=self._loop, **self._kwargs)
-        made.in_flight = self._in_flight
+        made = Connection(self, self._shared.patience, loop=self._loop, **self._kwargs)
+        made.in_flight = self._shared.in_flight
         return made
 
 
 class _Body:
     """The body of a request that aiohttp is receiving; see `relproxy.messages.RequestBody`."""
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, patience_s: float) -> None:
         self._request = request
+        self._patience_s = patience_s
         self.is_awaited = _expects_continue(request)
 
     @property
@@ -135,8 +144,17 @@ class _Body:
         if self.is_awaited:
             self.is_awaited = False
             await self._request.writer.write(_CONTINUE)
-        async for chunk in self._request.content.iter_any():
+        while chunk := await self._next():
             yield chunk
+
+    async def _next(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                return await self._request.content.readany()
+        except TimeoutError as failure:
+            raise SlowRequestError(
+                f"None of this request's body arrived for {self._patience_s:g} s."
+            ) from failure
 
 
 @contextmanager
@@ -214,16 +232,6 @@ def _is_soon_over(request: web.BaseRequest) -> bool:
     return length is not None and length <= _MAX_DRAINED_BYTES and not _expects_continue(request)
 
 
-def _half_close(transport: asyncio.Transport | None) -> None:
-    """End the connection on this side, so that a client which still sends reads its answer.
-
-    Closing it whole would reset it, and the answer might be lost. aiohttp throws away what still
-    comes, for ten seconds at most.
-    """
-    if transport is not None and transport.can_write_eof():
-        transport.write_eof()
-
-
 async def _sent(
     request: web.BaseRequest, response: Response, writing: Writing, *, may_keep_alive: bool
 ) -> web.StreamResponse:
@@ -256,7 +264,7 @@ async def _sent(
         await _streamed(request, response.body, writing, has_body=has_body)
     await writing.end()
     if not (is_whole or keeps_alive):
-        _half_close(request.transport)
+        half_close(request.transport)
     return _SentResponse(response.head.status, keeps_alive=keeps_alive)
 
 

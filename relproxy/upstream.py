@@ -174,6 +174,8 @@ class Upstream:
                 # A client that breaks its upload off says nothing about the endpoint.
                 if not (request.upload and request.upload.has_failed):
                     self._endpoints.failed(endpoint, _reason(failure))
+                elif request.upload.refusal is not None:
+                    raise request.upload.refusal from failure
                 raise
             self._endpoints.answered(endpoint, response.head.status)
         return response

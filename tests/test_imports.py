@@ -190,7 +190,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "draining": ("metrics",),
     "writing": (),
     "trailers": (),
-    "connections": ("draining", "trailers", *VALUES),
+    "arriving": (),
+    "connections": ("arriving", "draining", "trailers", *VALUES),
     "server": ("account", "announcing", "connections", "draining", "writing", *VALUES),
     "admin.overview": (*("__version__", "config", "metrics", "store.host_journals", *VALUES),),
     "admin.*": (
@@ -207,7 +208,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "app_seeing": ("account", "config", "logs", "metrics", "spans", *VALUES),
     "app_recording": ("config", "metrics", "store", "stores", *VALUES),
-    "app_listeners": ("announcing", "config", "metrics", "proxy", "server", *VALUES),
+    "app_listeners": ("announcing", "config", "connections", "metrics", "proxy", "server", *VALUES),
     "app_forwarding": ("config", "filters", *VALUES),
     "health_checks": ("config_endpoints", "endpoints", "upstream"),
     "app_upstreams": (
