@@ -63,8 +63,10 @@ verify-page: $(READY)
 
 # HAProxy and nginx, as config/ has them, before real relproxies: skipped in `make test` without them.
 verify-fronts: $(READY)
-	command -v haproxy nginx >/dev/null || apt-get install -y -qq --no-install-recommends haproxy nginx-light
-	$(BIN)/pytest tests/test_deployment.py tests/integration/test_fronts.py
+	command -v haproxy >/dev/null && command -v nginx >/dev/null || \
+		apt-get install -y -qq --no-install-recommends haproxy nginx-light
+	$(BIN)/pytest tests/test_deployment.py tests/integration/test_fronts.py \
+		tests/integration/test_headers_beside_nginx.py
 
 # Durable creates a second, the size of a million rows, a look-up; ROWS=10000000 takes a while.
 bench-store: $(READY)

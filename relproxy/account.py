@@ -83,7 +83,7 @@ class Account:
         """Note what came in."""
         self.listener = head.listener
         self.method = head.method[:_MAX_METHOD]
-        self.path = _shown_path(head.target)
+        self.path = shown_path(head.target)
         self.trace = read_trace(head.headers)
         ids = head.headers.values(_ID_HEADER)
         if len(ids) == 1 and _GLOBAL_ID.fullmatch(ids[0]):
@@ -200,7 +200,7 @@ class Accounts:
             tell(account)
 
 
-def _shown_path(target: str) -> str:
+def shown_path(target: str) -> str:
     """Return the path of a target, cut; what stands before and behind it may be a secret."""
     path = re.split(r"[?#]", target, maxsplit=1)[0]
     if not path.startswith("/"):

@@ -17,7 +17,14 @@ from relproxy.admin.health import Health, Probe, Watched
 from relproxy.app_admin import admin_of
 from relproxy.app_forwarding import way_of
 from relproxy.app_identity import Logins, opened_identity, opened_logins
-from relproxy.app_listeners import Opening, accepting, address_of, listening_admin, runners_of
+from relproxy.app_listeners import (
+    Opening,
+    accepting,
+    address_of,
+    listening_admin,
+    patience_of,
+    runners_of,
+)
 from relproxy.app_recording import Recorder, open_store, opened_recorder
 from relproxy.app_seeing import opened_accounts
 from relproxy.app_upstreams import admission_of, health_checks_of, opened_upstreams
@@ -109,7 +116,7 @@ async def running(
         admin_runner = await listening_admin(opened, opening, admin)
         in_flight = InFlight(metrics)
         timeouts = configuration.timeouts
-        shared = Shared(in_flight, accounts, timeouts.write_s)
+        shared = Shared(in_flight, accounts, patience_of(timeouts))
         runners = await runners_of(opened, opening, proxy, shared)
         departure = Departure(health, in_flight, runners, admin_runner, notice_s=timeouts.notice_s)
         opened.push_async_callback(departure.drain, timeouts.shutdown_s)

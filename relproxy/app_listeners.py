@@ -13,9 +13,10 @@ from aiohttp import web
 from relproxy.announcing import announcements_of
 from relproxy.arrival import Arrival
 from relproxy.certificates import ADMIN, context_of
-from relproxy.config import Configuration
+from relproxy.config import Configuration, Timeouts
 from relproxy.config_listeners import Listener
 from relproxy.config_tls import ServerTls
+from relproxy.connections import Patience
 from relproxy.draining import InFlight
 from relproxy.entrance import Entrance
 from relproxy.metrics import Metrics
@@ -35,6 +36,16 @@ class Opening:
     configuration: Configuration
     sockets: Sockets
     metrics: Metrics
+
+
+def patience_of(timeouts: Timeouts) -> Patience:
+    """Return how long clients may take."""
+    return Patience(
+        head_s=timeouts.request_head_s,
+        body_s=timeouts.request_body_s,
+        write_s=timeouts.write_s,
+        idle_s=timeouts.client_keepalive_s,
+    )
 
 
 async def runners_of(

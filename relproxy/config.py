@@ -267,6 +267,21 @@ class Timeouts(Section):
         description="For a client to finish a TLS handshake: two round trips, and a lost packet "
         "in each is sent again after 3 s at most.",
     )
+    request_head_s: Seconds = Field(
+        default=60,
+        description="For the head of a request to arrive whole, from its first byte: a few KB. "
+        "nginx waits as long.",
+    )
+    request_body_s: Seconds = Field(
+        default=300,
+        description="Between two pieces of a request's body: whoever uploads from a pipe may wait "
+        "for its source. A slow link sends some all the time.",
+    )
+    client_keepalive_s: Seconds = Field(
+        default=75,
+        description="For an idle connection of a client to be kept: longer than a front keeps its "
+        "own (nginx: 60 s), or its request meets a connection that is being closed.",
+    )
     connect_s: Seconds = Field(
         default=5,
         description="To connect to an endpoint, TLS included: a LAN answers in milliseconds.",

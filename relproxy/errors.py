@@ -61,6 +61,12 @@ class MethodNotAllowedError(RelproxyError):
         self.allowed = allowed
 
 
+class SlowRequestError(RelproxyError):
+    """The client stopped sending in the middle of a body."""
+
+    status = 408
+
+
 class BodyTooLargeError(RelproxyError):
     """A body that has to be read whole is over the configured cap."""
 

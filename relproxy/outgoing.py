@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from multidict import CIMultiDict
 
+from relproxy.errors import RelproxyError
 from relproxy.messages import Errand, RequestBody
 
 # RFC 9110, section 9.2.1, but for TRACE.
@@ -21,9 +22,11 @@ class Upload:
     def __init__(self, body: RequestBody) -> None:
         self._body = body
         self._deadline: asyncio.Timeout | None = None
-        # Whether it was the client that broke it off; whether any of it has been taken.
+        # Whether it was the client that broke it off; whether any of it has been taken; what the
+        # client is told, if it is still there.
         self.has_failed = False
         self.has_begun = False
+        self.refusal: RelproxyError | None = None
 
     @property
     def is_awaited(self) -> bool:
@@ -42,7 +45,7 @@ class Upload:
     async def chunks(self, *, piece_s: float, head_s: float | None) -> AsyncIterator[bytes]:
         """Yield the body; each piece has its time to be taken, and what follows it to be answered.
 
-        For the client there is none: it may be as slow as it likes.
+        What the client has for sending it is none of the registry's time.
         """
         try:
             async for chunk in self._body.chunks():
@@ -50,8 +53,9 @@ class Upload:
                 self._allow(piece_s)
                 yield chunk
                 self._allow(None)
-        except Exception:
+        except Exception as failure:
             self.has_failed = True
+            self.refusal = failure if isinstance(failure, RelproxyError) else None
             raise
         self._allow(head_s)
 

@@ -18,7 +18,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 
 from relproxy import routing
-from relproxy.account import current
+from relproxy.account import current, shown_path
 from relproxy.bodies import whole, whole_request, whole_response
 from relproxy.concurrency import Admission, Permit
 from relproxy.config import Limits
@@ -27,6 +27,7 @@ from relproxy.errors import (
     MethodNotAllowedError,
     NotFoundError,
     RelproxyError,
+    SlowRequestError,
     UnauthenticatedError,
 )
 from relproxy.exchange import Exchange, Own, exchange_for, identified, kind_of
@@ -53,6 +54,9 @@ from relproxy.unsent import Unsent
 from relproxy.upstream import Upstream
 
 _LOG = logging.getLogger(__name__)
+
+# Of a line that a pipe has to take at once; see account.py.
+_MAX_CAUSE = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,12 +270,12 @@ class Proxy:
             extra={
                 "request_id": request_id,
                 "method": request.head.method,
-                "target": request.head.target,
+                "target": shown_path(request.head.target),
                 "source": str(request.head.source) if request.head.source else None,
                 "route": route.name if route else None,
                 "status": refusal.status,
                 "reason": refusal.sentence,
-                "cause": repr(refusal.__cause__) if refusal.__cause__ else None,
+                "cause": _told(refusal.__cause__) if refusal.__cause__ else None,
             },
             exc_info=refusal.__cause__ if refusal.status == RelproxyError.status else None,
         )
@@ -301,7 +305,7 @@ def refusal_response(
     ]
     if refusal.retry_after_s is not None:
         fields.append(("Retry-After", str(refusal.retry_after_s)))
-    if isinstance(refusal, BadRequestError):
+    if isinstance(refusal, BadRequestError | SlowRequestError):
         # What follows on this connection may be a part of what was not understood.
         fields.append(("Connection", "close"))
     if isinstance(refusal, MethodNotAllowedError):
@@ -339,6 +343,18 @@ def _for_its_caller(response: Response) -> Response:
         response.body,
         response.aclose,
     )
+
+
+def _told(cause: BaseException) -> str:
+    """Return what the log says of a cause, cut.
+
+    An HTTP client's error shows the whole request, with the tokens in its headers.
+    """
+    shows_request = hasattr(cause, "request_info")
+    text = (
+        f"{type(cause).__name__}: {getattr(cause, 'message', '')}" if shows_request else repr(cause)
+    )
+    return text[:_MAX_CAUSE]
 
 
 def _unexpected(failure: Exception) -> RelproxyError:

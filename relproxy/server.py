@@ -19,10 +19,18 @@ from aiohttp.http_exceptions import LineTooLong
 
 from relproxy.account import Account, Accounts, current
 from relproxy.arrival import Arrival, peer_of
-from relproxy.connections import HTTP_LOG, MAX_FIELDS, MAX_HEAD_BYTES, MAX_LINE_BYTES, Connection
+from relproxy.connections import (
+    HTTP_LOG,
+    MAX_FIELDS,
+    MAX_HEAD_BYTES,
+    MAX_LINE_BYTES,
+    Connection,
+    Patience,
+    half_close,
+)
 from relproxy.draining import InFlight
 from relproxy.entrance import Entrance
-from relproxy.errors import RegistryGarbageError, RelproxyError
+from relproxy.errors import RegistryGarbageError, RelproxyError, SlowRequestError
 from relproxy.messages import Headers, Request, RequestHead, Response
 from relproxy.writing import Writing
 
@@ -40,17 +48,17 @@ _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the listeners of a relproxy have in common; `write_s` is in seconds."""
+    """What the listeners of a relproxy have in common."""
 
     in_flight: InFlight
     accounts: Accounts
-    write_s: float
+    patience: Patience
 
 
 def make_server(respond: Respond, entrance: Entrance, shared: Shared) -> web.Server:
     """Return the protocol factory of one listener. It must be made inside the running loop.
 
-    A client that takes nothing for `shared.write_s` is cut off.
+    A client that takes nothing for `shared.patience.write_s` is cut off.
     """
     in_flight = shared.in_flight
 
@@ -62,24 +70,24 @@ def make_server(respond: Respond, entrance: Entrance, shared: Shared) -> web.Ser
             arrival = cast("Connection", request.protocol).arrival
             head = _head(request, entrance, arrival)
             account.came_in(head)
-            body = _Body(request)
+            body = _Body(request, shared.patience.body_s)
             response = await respond(Request(head, body))
             body.is_awaited = False  # A 100 would stand in the middle of the answer.
             account.status = response.head.status
             try:
-                writing = Writing(request, shared.write_s, arrival.beneath)
+                writing = Writing(request, shared.patience.write_s, arrival.beneath)
                 may_keep_alive = not in_flight.is_draining
                 return await _sent(request, response, writing, may_keep_alive=may_keep_alive)
             finally:
                 await response.aclose()
 
-    return _Server(handle, entrance, in_flight)
+    return _Server(handle, entrance, shared)
 
 
 class _Server(web.Server):
     """Makes the protocol of each connection, behind what it has to go through."""
 
-    def __init__(self, handle: _Handle, entrance: Entrance, in_flight: InFlight) -> None:
+    def __init__(self, handle: _Handle, entrance: Entrance, shared: Shared) -> None:
         super().__init__(
             handle,
             handler_cancellation=True,
@@ -92,7 +100,7 @@ class _Server(web.Server):
             read_bufsize=_READ_BUFFER_BYTES,
         )
         self._entrance = entrance
-        self._in_flight = in_flight
+        self._shared = shared
 
     def __call__(self) -> asyncio.BaseProtocol:  # type: ignore[override]  # The loop needs no more.
         return self._entrance.connection(self._connection)
@@ -102,16 +110,17 @@ class _Server(web.Server):
         super().pre_shutdown()
 
     def _connection(self, arrival: Arrival) -> Connection:
-        made = Connection(self, loop=self._loop, **self._kwargs)
-        made.in_flight, made.arrival = self._in_flight, arrival
+        made = Connection(self, self._shared.patience, loop=self._loop, **self._kwargs)
+        made.in_flight, made.arrival = self._shared.in_flight, arrival
         return made
 
 
 class _Body:
     """The body of a request that aiohttp is receiving; see `relproxy.messages.RequestBody`."""
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, patience_s: float) -> None:
         self._request = request
+        self._patience_s = patience_s
         self.is_awaited = _expects_continue(request)
 
     @property
@@ -126,8 +135,17 @@ class _Body:
         if self.is_awaited:
             self.is_awaited = False
             await self._request.writer.write(_CONTINUE)
-        async for chunk in self._request.content.iter_any():
+        while chunk := await self._next():
             yield chunk
+
+    async def _next(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                return await self._request.content.readany()
+        except TimeoutError as failure:
+            raise SlowRequestError(
+                f"None of this request's body arrived for {self._patience_s:g} s."
+            ) from failure
 
 
 @contextmanager
@@ -194,23 +212,15 @@ def _is_doubtful(request: web.BaseRequest) -> bool:
     """
     codings = request.headers.getall("Transfer-Encoding", ())
     is_plain = all(coding.lower() == "chunked" for coding in codings)
-    return not is_plain or "Upgrade" in request.headers
+    connection = request.protocol
+    must_end = isinstance(connection, Connection) and connection.must_end
+    return not is_plain or must_end or "Upgrade" in request.headers
 
 
 def _is_soon_over(request: web.BaseRequest) -> bool:
     """Tell whether the rest of a body costs less to throw away than a new connection does."""
     length = request.content_length
     return length is not None and length <= _MAX_DRAINED_BYTES and not _expects_continue(request)
-
-
-def _half_close(transport: asyncio.Transport | None) -> None:
-    """End the connection on this side, so that a client which still sends reads its answer.
-
-    Closing it whole would reset it, and the answer might be lost. aiohttp throws away what still
-    comes, for ten seconds at most.
-    """
-    if transport is not None and transport.can_write_eof():
-        transport.write_eof()
 
 
 async def _sent(
@@ -245,7 +255,7 @@ async def _sent(
         await _streamed(request, response.body, writing, has_body=has_body)
     await writing.end()
     if not (is_whole or keeps_alive):
-        _half_close(request.transport)
+        half_close(request.transport)
     return _SentResponse(response.head.status, keeps_alive=keeps_alive)
 
 

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from http import HTTPStatus
+from typing import cast
 
 import aiohttp
 from multidict import CIMultiDict
@@ -71,7 +72,14 @@ def open_session(timeouts: Timeouts, forwarding: Forwarding | None = None) -> ai
     )
     # aiohttp has no public switch for this; tests/integration/test_forwarding.py fails if it moves.
     session._retry_connection = False  # noqa: SLF001
+    # Nor for this: of fields that differ in the case of their names only it would send the last.
+    session._prepare_headers = _as_they_are  # type: ignore[method-assign]  # noqa: SLF001
     return session
+
+
+def _as_they_are(headers: object) -> CIMultiDict[str]:
+    """Return the headers that a request was given; there are no others."""
+    return cast("CIMultiDict[str]", headers)
 
 
 class Upstream:
@@ -172,6 +180,8 @@ class Upstream:
                 # A client that breaks its upload off says nothing about the endpoint.
                 if not (request.upload and request.upload.has_failed):
                     self._endpoints.failed(endpoint, _reason(failure))
+                elif request.upload.refusal is not None:
+                    raise request.upload.refusal from failure
                 raise
             self._endpoints.answered(endpoint, response.head.status)
         return response

@@ -38,6 +38,7 @@ READ_BUFFER_BYTES = 1024**2
 # RFC 9110, sections 5.6.2 and 5.5; a reason phrase has the characters of a value.
 _FIELD_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_BODYLESS = (b"204", b"304")
 _VERSIONS = (aiohttp.HttpVersion10, aiohttp.HttpVersion11)
 
 
@@ -60,6 +61,7 @@ class _Wire(ResponseHandler):
     # Whether nothing at all has arrived on this connection; whether the registry has ended it.
     _is_new = True
     _is_ended = False
+    _is_for_head = False
     _layer: asyncio.BufferedProtocol | None = None
     # What was wrong with TLS, where that was only heard once writing had failed.
     _tls_failure: BaseException | None = None
@@ -77,6 +79,7 @@ class _Wire(ResponseHandler):
     def set_response_params(self, **params: Any) -> None:  # noqa: ANN401 - what they are is aiohttp's
         """Expect the answer to the next request."""
         self._has_begun = self._is_sent = False
+        self._is_for_head = bool(params.get("skip_payload"))
         super().set_response_params(**params)
 
     def start_timeout(self) -> None:
@@ -86,12 +89,26 @@ class _Wire(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         """Take what has arrived."""
+        if not self._has_begun and (self._is_for_head or data[9:12] in _BODYLESS):
+            data = self._only_head(data)
         self._has_begun = self._has_begun or bool(data)
         self._is_new = self._is_new and not data
         super().data_received(data)
         if self._is_sent and not self._has_begun:
             # aiohttp takes the interim answer for the one that counts, and waits for ever.
             super().start_timeout()
+
+    def _only_head(self, data: bytes) -> bytes:
+        """Return an answer that has no body, without what some servers send in the place of one.
+
+        aiohttp takes it for a broken answer behind the first, and the first for as broken.
+        """
+        if data[9:10] == b"1":
+            return data  # An interim answer: the one that counts is behind it.
+        head, end, rest = data.partition(b"\r\n\r\n")
+        if rest:
+            self.force_close()
+        return head + end
 
     def feed_data(
         self, data: tuple[RawResponseMessage, aiohttp.StreamReader], size: int = 0

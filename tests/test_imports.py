@@ -209,7 +209,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "securing": ("arrival", "certificates", "draining", "metrics", "tasks"),
     "draining": ("metrics",),
     "writing": (),
-    "connections": ("arrival", "draining", *VALUES),
+    "trailers": (),
+    "request_heads": (),
+    "connections": ("arrival", "request_heads", "draining", "trailers", *VALUES),
     "entrance": ("announcing", "arrival", "securing"),
     "server": (*("account", "arrival", "connections", "draining", "entrance", "writing", *VALUES),),
     "admin.overview": (*("__version__", "config", "metrics", "store.host_journals", *VALUES),),
@@ -234,7 +236,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "app_recording": ("config", "metrics", "store", "stores", *VALUES),
     "app_listeners": (
         *("announcing", "arrival", "certificates", "config", "config_listeners", "config_tls"),
-        *("draining", "entrance", "metrics"),
+        *("connections", "draining", "entrance", "metrics"),
         *("proxy", "securing", "server", "sockets", *VALUES),
     ),
     "app_forwarding": ("config", "filters", *VALUES),
@@ -326,7 +328,7 @@ DRIVERS: dict[str, frozenset[str]] = {
         }
     ),
     "pydantic_core": frozenset({"config", "config_file"}),
-    "cryptography": frozenset({"certificates"}),
+    "cryptography": frozenset({"certificates", "certificate_files"}),
     "opentelemetry": frozenset({"spans"}),
     "prometheus_client": frozenset({"metrics", "admin.listener"}),
 }

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -125,8 +125,8 @@ def registry(glance_url: str, tenancy: str, **settings: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+@asynccontextmanager
+async def serving(tmp_path: Path) -> AsyncIterator[Serve]:
     """Start relproxies in this process; `serve(registries=[...], **settings)` returns a client."""
     async with AsyncExitStack() as stack:
         made = 0
@@ -159,6 +159,13 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
             admin_url = _url(started.admin)
             return Client(session, url, admin_url, urls, store, journal, relproxy.aclose)
 
+        yield start
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    """Start relproxies for one test."""
+    async with serving(tmp_path) as start:
         yield start
 
 

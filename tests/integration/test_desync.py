@@ -304,6 +304,68 @@ async def test_nothing_behind_an_upgrade_that_was_not_taken_is_read(
     assert b"smuggled" not in b"".join(recorder.wires)
 
 
+TRAILED = put(CHUNKED, b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nX-Claimed: bob\r\n\r\n")
+CLEAN = put(CHUNKED, b"3\r\nabc\r\n0\r\n\r\n")
+# Two messages, of which the last ends as one without trailers does.
+CLEAN_BEHIND = TRAILED + CLEAN
+
+
+async def sent_in_pieces(url: str, pieces: list[bytes]) -> bytes:
+    """Send each piece once relproxy has read the one before; return all that is answered."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await turns()
+        async with asyncio.timeout(10):
+            return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([TRAILED + OTHER], id="at once"),
+        pytest.param([TRAILED, OTHER], id="one after the other"),
+        pytest.param([TRAILED[:-1], TRAILED[-1:], OTHER], id="the last byte by itself"),
+        pytest.param([TRAILED[:-1], TRAILED[-1:] + OTHER], id="the last byte with the next"),
+        pytest.param([bytes((byte,)) for byte in TRAILED] + [OTHER], id="byte by byte"),
+        pytest.param([CLEAN_BEHIND + OTHER], id="behind a clean one, at once"),
+        pytest.param([CLEAN_BEHIND, OTHER], id="behind a clean one"),
+    ],
+)
+async def test_a_trailer_is_no_header_of_the_next_request(
+    client: Client, recorder: Recorder, pieces: list[bytes]
+) -> None:
+    """aiohttp's parser keeps the last one, and has the next head begin with it."""
+    await sent_in_pieces(client.url, pieces)
+    assert recorder.wires, "not even the first request went on"
+    assert b"X-Claimed" not in b"".join(recorder.wires)
+
+
+async def test_a_trailer_behind_a_body_that_waited_is_no_header_of_the_next_request(
+    client: Client, recorder: Recorder
+) -> None:
+    """The parser holds back what follows a body that isn't read as fast as it arrives."""
+    much = b"100000\r\n" + bytes(2**20) + b"\r\n"
+    body = much * 4 + b"0\r\nX-Claimed: bob\r\n\r\n"
+    await sent_in_pieces(client.url, [put(CHUNKED, body) + CLEAN + OTHER])
+    assert b"X-Claimed" not in b"".join(recorder.wires)
+
+
+async def test_a_connection_stays_open_behind_chunks_without_trailers(
+    client: Client, recorder: Recorder
+) -> None:
+    for pieces in ([CLEAN, OTHER], [bytes((byte,)) for byte in CLEAN] + [OTHER]):
+        got = await sent_in_pieces(client.url, pieces)
+        assert got.count(b"HTTP/1.1 200 OK") == 2, pieces
+    assert b"".join(recorder.received).count(b"schemas/other") == 2
+
+
 async def test_a_body_in_the_name_of_a_list_is_not_the_next_request(
     client: Client, recorder: Recorder
 ) -> None:

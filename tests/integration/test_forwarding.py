@@ -31,6 +31,17 @@ async def test_end_to_end_fields_arrive_as_sent_in_their_order(
     ]  # fmt: skip
 
 
+async def test_fields_whose_names_differ_in_case_are_all_sent(
+    client: Client, recorder: Recorder
+) -> None:
+    """aiohttp's client takes the second one for the first one's new value."""
+    fields = b"X-A: 1\r\nX-B: 2\r\nX-A: 3\r\nx-a: 4\r\n"
+    await exchanged(
+        client.url, b"GET / HTTP/1.1\r\nHost: a\r\n" + fields + b"Connection: close\r\n\r\n"
+    )
+    assert recorder.head + b"\r\n" == b"GET / HTTP/1.1\r\nHost: a\r\n" + fields
+
+
 async def test_nothing_is_added_to_a_request(client: Client, recorder: Recorder) -> None:
     await exchanged(client.url, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     assert recorder.head == b"GET / HTTP/1.1\r\nHost: a"

@@ -112,8 +112,7 @@ async def test_pipelined_requests_are_answered_in_their_order(
     client: Client, recorder: Recorder
 ) -> None:
     first, last = GET.replace(b"/x", b"/first"), GET.replace(b"/x", b"/last")
-    upload = b"PUT /v2/images/x/file HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-    body = b"3\r\nabc\r\n0\r\n\r\n"
+    upload, body = b"PUT /v2/images/x/file HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n", b"abc"
     got = await exchanged(client.url, first + b"\r\n" + upload + body + asked(last))
     assert got == OK + OK + OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     assert b"".join(map(bytes, recorder.wires)) == (
