@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
+from relproxy.accepting import Crowd, Door
 from relproxy.announcing import announcements_of
 from relproxy.config import Configuration
 from relproxy.metrics import Metrics
@@ -59,10 +60,15 @@ async def _runner(opened: AsyncExitStack, server: web.Server) -> web.ServerRunne
     return runner
 
 
-async def accepting(runner: web.BaseRunner, sockets: Sequence[socket.socket]) -> tuple[str, int]:
-    """Take connections on these sockets, and return the address of the last of them."""
+async def accepting(
+    runner: web.BaseRunner, sockets: Sequence[socket.socket], crowd: Crowd | None = None
+) -> tuple[str, int]:
+    """Take connections on these sockets, and return the address of the last of them.
+
+    They are of a crowd; operators, who have none, are let in whoever else is there.
+    """
     for each in sockets:
-        await web.SockSite(runner, each).start()
+        await (web.SockSite(runner, each) if crowd is None else Door(runner, each, crowd)).start()
     return address_of(runner)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 
 import aiohttp
 
@@ -21,11 +21,9 @@ _LOG = logging.getLogger(__name__)
 class EndpointWatch:
     """Logs and counts what becomes of one registry's endpoints."""
 
-    def __init__(self, registry: str, urls: tuple[str, ...], metrics: Metrics) -> None:
+    def __init__(self, registry: str, metrics: Metrics) -> None:
         self._registry = registry
         self._metrics = metrics
-        for url in urls:
-            metrics.endpoint_up.labels(registry, url).set(1)
 
     def failed(self, endpoint: Endpoint, reason: Reason) -> None:
         """Count a failure."""
@@ -60,8 +58,23 @@ async def opened_upstreams(
     configuration: Configuration, metrics: Metrics
 ) -> AsyncIterator[Mapping[str, Upstream]]:
     """Open the way to each registry, by its name; all share one client session."""
-    async with open_session(configuration.timeouts, configuration.forwarding) as session:
-        yield _upstreams(configuration, session, metrics)
+    forwarding = configuration.forwarding
+    async with open_session(configuration.timeouts, forwarding, metrics) as session:
+        with _known(configuration, metrics):
+            yield _upstreams(configuration, session, metrics)
+
+
+@contextmanager
+def _known(configuration: Configuration, metrics: Metrics) -> Iterator[None]:
+    """Say of each endpoint whether it is up, until no configuration has it any more."""
+    endpoints = [(each.name, url) for each in configuration.registries for url in each.endpoints]
+    for endpoint in endpoints:
+        metrics.know_endpoint(*endpoint)
+    try:
+        yield
+    finally:
+        for endpoint in endpoints:
+            metrics.forget_endpoint(*endpoint)
 
 
 def _upstreams(
@@ -80,7 +93,7 @@ def _upstreams(
 
 
 def _endpoints_of(registry: Registry, metrics: Metrics) -> Endpoints:
-    watch = EndpointWatch(registry.name, registry.endpoints, metrics)
+    watch = EndpointWatch(registry.name, metrics)
     endpoints = Endpoints(registry.endpoints, registry.ejection, watch, registry.health_check)
     endpoints.host = registry.host
     return endpoints

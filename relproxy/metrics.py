@@ -11,6 +11,7 @@ from where that ended, so that no counter ever goes down and no file is left ove
 from __future__ import annotations
 
 import os
+from collections import Counter as TallyOf
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, valu
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from relproxy import __version__
+from relproxy.vitals import look
 
 # From a registry's 404 to a long list: 5 ms to 60 s.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -46,6 +48,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.collectors = own = CollectorRegistry()
+        # How many configurations have each: after a reload two, for a while.
+        self._endpoints: TallyOf[tuple[str, str]] = TallyOf()
         # Not an `Info`: the library has none for several processes.
         self.build = Gauge(
             "relproxy_build_info",
@@ -93,6 +97,7 @@ class Metrics:
             registry=own,
         )
         self._add_those_of_traffic(own)
+        self._add_those_of_the_process(own)
         self._add_those_of_reloads(own)
         self._add_those_of_concurrency(own)
         self._add_those_of_endpoints(own)
@@ -126,6 +131,56 @@ class Metrics:
             "Requests that ended before their answer was whole, by who ended them.",
             ("route", "by"),
             registry=own,
+        )
+
+    def _add_those_of_the_process(self, own: CollectorRegistry) -> None:
+        self.client_connections = Gauge(
+            "relproxy_client_connections",
+            "Connections of clients that are open, idle ones too.",
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self.client_connections_max = Gauge(
+            "relproxy_client_connections_max",
+            "Connections of clients that are taken at once; more wait.",
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self.accept_pauses = Counter(
+            "relproxy_accept_pauses",
+            "How often connections had to wait for being accepted, by what there was none left of.",
+            ("reason",),
+            registry=own,
+        )
+        self.upstream_connections = Gauge(
+            "relproxy_upstream_connections",
+            "Connections to registries that are open, idle ones too.",
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self.descriptors = Gauge(
+            "relproxy_open_descriptors",
+            "Descriptors that are open; of several workers, of the one that has most.",
+            registry=own,
+            multiprocess_mode="livemax",
+        )
+        self.descriptors_max = Gauge(
+            "relproxy_open_descriptors_max",
+            "Descriptors that a worker may have open.",
+            registry=own,
+            multiprocess_mode="livemin",
+        )
+        self.tasks = Gauge(
+            "relproxy_tasks",
+            "Tasks of the event loop: each connection of a client has one.",
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self.resident_bytes = Gauge(
+            "relproxy_resident_bytes",
+            "Bytes of memory that are in use.",
+            registry=own,
+            multiprocess_mode="livesum",
         )
 
     def _add_those_of_reloads(self, own: CollectorRegistry) -> None:
@@ -218,11 +273,34 @@ class Metrics:
                 self.records.labels(name, result)
             for reason in ("unreachable", "timeout", "garbage"):
                 self.upstream_errors.labels(name, reason)
+        for reason in ("limit", "descriptors"):
+            self.accept_pauses.labels(reason)
         for reason in ("missing", "unknown", "scope", "unusable"):
             self.admin_refusals.labels(reason)
 
+    def know_endpoint(self, registry: str, url: str) -> None:
+        """Say whether an endpoint is up: it is, as far as is known."""
+        self._endpoints[registry, url] += 1
+        self.endpoint_up.labels(registry, url).set(1)
+
+    def forget_endpoint(self, registry: str, url: str) -> None:
+        """Say no more whether an endpoint is up, once nobody knows it any more."""
+        self._endpoints[registry, url] -= 1
+        # Several workers say it in files that go with each of them.
+        if not self._endpoints[registry, url] and DIRECTORY_VARIABLE not in os.environ:
+            self.endpoint_up.remove(registry, url)
+
+    def look(self) -> None:
+        """Look at this process; to be called in its event loop."""
+        present = look()
+        self.descriptors.set(present.descriptors)
+        self.descriptors_max.set(present.descriptors_max)
+        self.tasks.set(present.tasks)
+        self.resident_bytes.set(present.resident_bytes)
+
     def shown(self) -> CollectorRegistry:
         """Return what a scrape shows: this process's metrics, or those of all workers as one."""
+        self.look()
         if DIRECTORY_VARIABLE not in os.environ:
             return self.collectors
         summed = CollectorRegistry()

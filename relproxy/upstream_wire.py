@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import re
 import select
 from asyncio import BaseTransport
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -26,6 +26,7 @@ from aiohttp.http import RawResponseMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.tracing import Trace
 
+from relproxy.transports import reset
 from relproxy.unix_endpoints import path_of
 
 # With the default of 64 KiB every socket read overruns the buffer's mark and costs a pause.
@@ -46,11 +47,28 @@ class _Wire(ResponseHandler):
     # Whether any of an answer that counts has arrived; whether the request has been sent whole.
     _has_begun = False
     _is_sent = False
+    # Told of 1 when it is made, and of -1 when it is lost.
+    tally: Callable[[int], None] | None = None
 
     def set_response_params(self, **params: Any) -> None:  # noqa: ANN401 - what they are is aiohttp's
         """Expect the answer to the next request."""
         self._has_begun = self._is_sent = False
         super().set_response_params(**params)
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Take the beginning of the connection."""
+        super().connection_made(transport)
+        if self.tally is not None:
+            self.tally(1)
+
+    def close(self) -> None:
+        """End the connection; what of a request is still held here is thrown away.
+
+        asyncio would wait until a registry that takes nothing has taken it, and that is for ever.
+        """
+        if isinstance(self.transport, asyncio.Transport) and self.transport.get_write_buffer_size():
+            reset(self.transport)
+        super().close()
 
     def start_timeout(self) -> None:
         """Take that the request has been sent, and that the registry is to answer it."""
@@ -95,6 +113,8 @@ class _Wire(ResponseHandler):
         """Take the end of the connection; an answer that has arrived still counts."""
         self._hear_out(exc)
         super().connection_lost(exc)
+        if self.tally is not None:
+            self.tally(-1)
 
     def _hear_out(self, failure: BaseException | None) -> None:
         """Take what a registry said before it closed a connection that was being written to.
@@ -119,8 +139,14 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, *, limit: int, keepalive_timeout: float) -> None:
         super().__init__(limit=limit, keepalive_timeout=keepalive_timeout)
-        protocol: type[ResponseHandler] = _Wire
-        self._factory = functools.partial(protocol, loop=self._loop)
+        # Told how many connections are made, 1, or lost, -1.
+        self.tally: Callable[[int], None] | None = None
+        self._factory = self._wire  # type: ignore[assignment]  # It is called, and no more.
+
+    def _wire(self) -> _Wire:
+        made = _Wire(loop=self._loop)
+        made.tally = self.tally
+        return made
 
     async def _create_connection(
         self,

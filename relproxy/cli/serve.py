@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from relproxy.accepting import raise_descriptors
 from relproxy.alone import Alone, live
 from relproxy.app import running
 from relproxy.config import Configuration
@@ -55,6 +56,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop; EX_CONFIG if it refuses to start, and would again."""
     worker: Worker | None = arguments.as_worker
+    raise_descriptors()
     try:
         if worker is not None:
             return _work(arguments.config, worker, count=arguments.workers)
