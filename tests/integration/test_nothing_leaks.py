@@ -79,7 +79,7 @@ async def leaves_nothing(stage: Stage, scenarios: list[Scenario]) -> None:
 
 @pytest.mark.parametrize("scenario", QUICK.values(), ids=QUICK)
 async def test_nothing_is_left_when(stage: Stage, scenario: Scenario, effort: int) -> None:
-    await leaves_nothing(stage, [scenario] * (20 * min(effort, 10)))
+    await leaves_nothing(stage, [scenario] * (12 * min(effort, 10)))
 
 
 @pytest.mark.parametrize("scenario", SLOW.values(), ids=SLOW)
@@ -91,7 +91,7 @@ async def test_nothing_is_left_after_a_timeout_when(
 
 async def test_nothing_is_left_of_everything_at_once(stage: Stage, seed: int, effort: int) -> None:
     chosen = random.Random(seed).choices(
-        [*QUICK.values()] * 4 + [*SLOW.values()], k=150 * min(effort, 10)
+        [*QUICK.values()] * 4 + [*SLOW.values()], k=80 * min(effort, 10)
     )
     await leaves_nothing(stage, chosen)
 
@@ -99,7 +99,7 @@ async def test_nothing_is_left_of_everything_at_once(stage: Stage, seed: int, ef
 async def test_two_workers_keep_nothing_of_everything_at_once(
     tmp_path: Path, seed: int, effort: int
 ) -> None:
-    chosen = random.Random(seed).choices([*QUICK.values()], k=60 * min(effort, 10))
+    chosen = random.Random(seed).choices([*QUICK.values()], k=40 * min(effort, 10))
     with staged(tmp_path, workers=2) as stage:
         stage.is_taken = asyncio.Lock()
         async with wayward_at(stage.registry_port) as stage.registry:
