@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
+from relproxy.accepting import Crowd
 from relproxy.app import Running, running
 from relproxy.config import Configuration
 from relproxy.logs import write_log
@@ -41,6 +42,7 @@ class Alone:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._crowd = Crowd(metrics)
         self._tasks = TaskSet()
         self._orders = Orders()
         self._lives: list[asyncio.Task[None]] = []
@@ -62,7 +64,7 @@ class Alone:
         orders, begun = Orders(), asyncio.Event()
         held = sockets.duplicate()
         life = self._tasks.start(
-            live(running(configuration, held, self._metrics), orders, begun.set), name="life"
+            live(self._served(configuration, held), orders, begun.set), name="life"
         )
         life.add_done_callback(lambda _: begun.set())
         self._lives.append(life)
@@ -79,6 +81,11 @@ class Alone:
         self._orders = orders
         life.add_done_callback(lambda life: self._has_ended(life, orders))
         return None
+
+    def _served(
+        self, configuration: Configuration, sockets: Sockets
+    ) -> AbstractAsyncContextManager[Running]:
+        return running(configuration, sockets, self._metrics, crowd=self._crowd)
 
     async def until_over(self) -> None:
         """Wait until this process is told to stop, or can't go on."""

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from relproxy import config, config_identity
+from relproxy.accepting import Crowd
 from relproxy.admin.gate import guarded
 from relproxy.admin.health import Health, Probe, Watched
 from relproxy.app_admin import admin_of
@@ -19,14 +20,14 @@ from relproxy.app_forwarding import way_of
 from relproxy.app_identity import Logins, opened_identity, opened_logins
 from relproxy.app_listeners import (
     Opening,
-    accepting,
     address_of,
+    all_accepting,
     listening_admin,
     patience_of,
     runners_of,
 )
 from relproxy.app_recording import Recorder, open_store, opened_recorder
-from relproxy.app_seeing import opened_accounts
+from relproxy.app_seeing import looking, opened_accounts
 from relproxy.app_upstreams import admission_of, health_checks_of, opened_upstreams
 from relproxy.draining import Departure, InFlight
 from relproxy.explanation import Explainer
@@ -77,11 +78,12 @@ async def running(
     metrics: Metrics | None = None,
     *,
     workers: int = 1,
+    crowd: Crowd | None = None,
 ) -> AsyncIterator[Running]:
     """Serve for as long as the context lasts; leave it to finish what runs and close everything.
 
     Accepts on `sockets`, if somebody has bound them already, and counts in `metrics`, if others do.
-    `workers` is how many serve together.
+    `workers` is how many serve together; `crowd` is who is connected to this process already.
 
     Raises `ConfigurationError` if an address can't be bound, `StoreUnavailableError` if the store
     can't be opened.
@@ -101,6 +103,8 @@ async def running(
         settlement = _settlement(configuration, recorder, asked, metrics)
         checks = health_checks_of(configuration, upstreams, workers=workers)
         watched = _background(opened, recorder, settlement, checks)
+        if workers > 1:
+            await opened.enter_async_context(looking(metrics))
         tasks = TaskSet()
         opened.push_async_callback(tasks.drain, configuration.timeouts.shutdown_s)
         identity = await opened.enter_async_context(
@@ -120,10 +124,7 @@ async def running(
         runners = await runners_of(opened, opening, proxy, shared)
         departure = Departure(health, in_flight, runners, admin_runner, notice_s=timeouts.notice_s)
         opened.push_async_callback(departure.drain, timeouts.shutdown_s)
-        listeners = {
-            listener.name: await accepting(runner, sockets.listeners[listener.name])
-            for listener, runner in zip(configuration.listeners, runners, strict=True)
-        }
+        listeners = await all_accepting(opening, runners, crowd or Crowd(metrics))
         admin_address = address_of(admin_runner)
         _LOG.info("serving", extra={"listeners": listeners, "admin": admin_address})
         yield Running(listeners, admin_address, departure)

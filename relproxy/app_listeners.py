@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from aiohttp import web
 
+from relproxy.accepting import Crowd, Door, most_connections
 from relproxy.announcing import announcements_of
 from relproxy.arrival import Arrival
 from relproxy.certificates import ADMIN, context_of
@@ -134,10 +135,27 @@ async def _runner(opened: AsyncExitStack, server: web.Server) -> web.ServerRunne
     return runner
 
 
-async def accepting(runner: web.BaseRunner, sockets: Sequence[socket.socket]) -> tuple[str, int]:
-    """Take connections on these sockets, and return the address of the last of them."""
+async def all_accepting(
+    opening: Opening, runners: Sequence[web.ServerRunner], crowd: Crowd
+) -> Mapping[str, tuple[str, int]]:
+    """Let in clients on every listener, as many as there may be; return where, by its name."""
+    configuration = opening.configuration
+    crowd.limit(most_connections(configuration))
+    return {
+        listener.name: await accepting(runner, opening.sockets.listeners[listener.name], crowd)
+        for listener, runner in zip(configuration.listeners, runners, strict=True)
+    }
+
+
+async def accepting(
+    runner: web.BaseRunner, sockets: Sequence[socket.socket], crowd: Crowd | None = None
+) -> tuple[str, int]:
+    """Take connections on these sockets, and return the address of the last of them.
+
+    They are of a crowd; operators, who have none, are let in whoever else is there.
+    """
     for each in sockets:
-        await web.SockSite(runner, each).start()
+        await (web.SockSite(runner, each) if crowd is None else Door(runner, each, crowd)).start()
     return address_of(runner)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -10,6 +11,11 @@ from relproxy.config import Configuration
 from relproxy.logs import tell_request
 from relproxy.metrics import Metrics
 from relproxy.spans import opened_spans
+from relproxy.tasks import TaskSet
+
+# Less than any interval at which metrics are scraped; with ten thousand connections it takes
+# some milliseconds.
+_LOOK_S = 5.0
 
 
 @asynccontextmanager
@@ -28,6 +34,23 @@ async def opened_accounts(
         if configuration.log.spans:
             tell.append((await opened.enter_async_context(opened_spans())).tell)
         yield Accounts(metrics, *tell)
+
+
+@asynccontextmanager
+async def looking(metrics: Metrics) -> AsyncIterator[None]:
+    """Look at this process from time to time: another one may be asked how it is."""
+    tasks = TaskSet()
+
+    async def look() -> None:
+        while True:
+            metrics.look()
+            await asyncio.sleep(_LOOK_S)
+
+    tasks.start(look(), name="looking")
+    try:
+        yield
+    finally:
+        await tasks.cancel()
 
 
 def _tell_request(account: Account) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 
 from relproxy.concurrency import Admission
 from relproxy.config import Configuration, Registry
@@ -21,11 +21,9 @@ _LOG = logging.getLogger(__name__)
 class EndpointWatch:
     """Logs and counts what becomes of one registry's endpoints."""
 
-    def __init__(self, registry: str, urls: tuple[str, ...], metrics: Metrics) -> None:
+    def __init__(self, registry: str, metrics: Metrics) -> None:
         self._registry = registry
         self._metrics = metrics
-        for url in urls:
-            metrics.endpoint_up.labels(registry, url).set(1)
 
     def failed(self, endpoint: Endpoint, reason: Reason) -> None:
         """Count a failure."""
@@ -71,17 +69,31 @@ async def opened_upstreams(
     Raises `ConfigurationError` if a file of certificates or keys can't be used.
     """
     tls = await asyncio.to_thread(_tls_of, configuration)
-    async with open_session(configuration.timeouts, configuration.forwarding) as session:
-        yield {
-            registry.name: Upstream(
-                registry.name,
-                _endpoints_of(registry, tls.get(registry.name), metrics),
-                session,
-                metrics,
-                configuration.timeouts,
-            )
-            for registry in configuration.registries
-        }
+    async with open_session(configuration.timeouts, configuration.forwarding, metrics) as session:
+        with _known(configuration, metrics):
+            yield {
+                registry.name: Upstream(
+                    registry.name,
+                    _endpoints_of(registry, tls.get(registry.name), metrics),
+                    session,
+                    metrics,
+                    configuration.timeouts,
+                )
+                for registry in configuration.registries
+            }
+
+
+@contextmanager
+def _known(configuration: Configuration, metrics: Metrics) -> Iterator[None]:
+    """Say of each endpoint whether it is up, until no configuration has it any more."""
+    endpoints = [(each.name, url) for each in configuration.registries for url in each.endpoints]
+    for endpoint in endpoints:
+        metrics.know_endpoint(*endpoint)
+    try:
+        yield
+    finally:
+        for endpoint in endpoints:
+            metrics.forget_endpoint(*endpoint)
 
 
 def _tls_of(configuration: Configuration) -> Mapping[str, Tls]:
@@ -93,7 +105,7 @@ def _tls_of(configuration: Configuration) -> Mapping[str, Tls]:
 
 
 def _endpoints_of(registry: Registry, tls: Tls | None, metrics: Metrics) -> Endpoints:
-    watch = EndpointWatch(registry.name, registry.endpoints, metrics)
+    watch = EndpointWatch(registry.name, metrics)
     endpoints = Endpoints(registry.endpoints, registry.ejection, watch, registry.health_check)
     endpoints.host, endpoints.tls = registry.host, tls
     return endpoints

@@ -21,5 +21,11 @@ class AtOnce(Section):
 class Concurrency(Section):
     """What one worker takes on at once: of all, and of each project."""
 
+    connections: Count | None = Field(
+        default=None,
+        description="Connections of clients that one worker holds, idle ones too; more wait. Left "
+        "out: half of the descriptors that it may open, because each may need another one to a "
+        "registry.",
+    )
     worker: AtOnce = AtOnce()
     project: AtOnce = AtOnce()

@@ -83,6 +83,25 @@ def half_close(transport: asyncio.Transport | None) -> None:
         transport.write_eof()
 
 
+class SentResponse(web.StreamResponse):
+    """What aiohttp's server is given when everything has been written already."""
+
+    def __init__(self, status: int, *, keeps_alive: bool) -> None:
+        super().__init__(status=status)
+        self._keeps_alive = keeps_alive
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection goes on."""
+        return self._keeps_alive
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Do nothing: the head has been written."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Do nothing: the end has been written."""
+
+
 class Connection(web.RequestHandler):
     """One client's connection; a body that turns out not to be HTTP ends it.
 
@@ -205,6 +224,9 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what isn't HTTP as relproxy takes it; aiohttp's own answer names its versions."""
+        if isinstance(exc, ConnectionError):
+            # There is nobody to answer: the client has left, or its answer was broken off.
+            return SentResponse(status, keeps_alive=False)
         self._request_id = f"req-{uuid.uuid4()}"
         if status == HTTPStatus.REQUEST_TIMEOUT:
             _LOG.info("head is late", extra={"request_id": self._request_id})

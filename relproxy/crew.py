@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from relproxy.metrics import DIRECTORY_VARIABLE, forget_gauges
+from relproxy.metric_slots import DIRECTORY_VARIABLE, forget_gauges
 from relproxy.sockets import Sockets
 from relproxy.tasks import TaskSet
 from relproxy.worker import REFUSES, RETIRE, Worker

@@ -120,6 +120,13 @@ class AnswerTooLargeError(RegistryGarbageError):
     """The registry's answer is over the configured size."""
 
 
+class NoDescriptorError(NothingSentError):
+    """No connection to a registry could be made, because this process has no descriptor left."""
+
+    status = 503
+    retry_after_s = 5
+
+
 class RegistryTimeoutError(RelproxyError):
     """The registry took longer than the configured time."""
 

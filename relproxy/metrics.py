@@ -2,43 +2,23 @@
 
 Labels are bounded by the configuration: names of routes, listeners and registries, endpoints,
 treatments, statuses. Never a project, an image or an instance.
-
-Several workers share a directory, in which each has files of its own, and whoever is scraped sums
-them up. The files are those of a slot, not of a process: a worker that follows a dead one counts on
-from where that ended, so that no counter ever goes down and no file is left over.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter as TallyOf
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from relproxy import __version__
+from relproxy.metric_slots import DIRECTORY_VARIABLE
+from relproxy.vitals import look
 
 # From a registry's 404 to a long list: 5 ms to 60 s.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-
-
-# The client library's own: where it is set, the values of this process are kept there.
-DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-
-
-def count_in_slot(slot: int) -> None:
-    """Keep this worker's values in its slot's files; to be called before any `Metrics` is made."""
-    values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
-
-
-# The slot of who starts the workers: no worker has it.
-SUPERVISOR_SLOT = 1_000_000
-
-
-def forget_gauges(slot: int, directory: Path) -> None:
-    """Drop what a dead worker said of its own present; what it counted stays."""
-    mark_process_dead(slot, str(directory))  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -46,6 +26,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.collectors = own = CollectorRegistry()
+        # How many configurations have each: after a reload two, for a while.
+        self._endpoints: TallyOf[tuple[str, str]] = TallyOf()
         # Not an `Info`: the library has none for several processes.
         self.build = Gauge(
             "relproxy_build_info",
@@ -93,6 +75,7 @@ class Metrics:
             registry=own,
         )
         self._add_those_of_traffic(own)
+        self._add_those_of_the_process(own)
         self._add_those_of_reloads(own)
         self._add_those_of_concurrency(own)
         self._add_those_of_endpoints(own)
@@ -126,6 +109,56 @@ class Metrics:
             "Requests that ended before their answer was whole, by who ended them.",
             ("route", "by"),
             registry=own,
+        )
+
+    def _add_those_of_the_process(self, own: CollectorRegistry) -> None:
+        self.client_connections = Gauge(
+            "relproxy_client_connections",
+            "Connections of clients that are open, idle ones too.",
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self.client_connections_max = Gauge(
+            "relproxy_client_connections_max",
+            "Connections of clients that are taken at once; more wait.",
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self.accept_pauses = Counter(
+            "relproxy_accept_pauses",
+            "How often connections had to wait for being accepted, by what there was none left of.",
+            ("reason",),
+            registry=own,
+        )
+        self.upstream_connections = Gauge(
+            "relproxy_upstream_connections",
+            "Connections to registries that are open, idle ones too.",
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self.descriptors = Gauge(
+            "relproxy_open_descriptors",
+            "Descriptors that are open; of several workers, of the one that has most.",
+            registry=own,
+            multiprocess_mode="livemax",
+        )
+        self.descriptors_max = Gauge(
+            "relproxy_open_descriptors_max",
+            "Descriptors that a worker may have open.",
+            registry=own,
+            multiprocess_mode="livemin",
+        )
+        self.tasks = Gauge(
+            "relproxy_tasks",
+            "Tasks of the event loop: each connection of a client has one.",
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self.resident_bytes = Gauge(
+            "relproxy_resident_bytes",
+            "Bytes of memory that are in use.",
+            registry=own,
+            multiprocess_mode="livesum",
         )
 
     def _add_those_of_reloads(self, own: CollectorRegistry) -> None:
@@ -224,11 +257,34 @@ class Metrics:
                 self.records.labels(name, result)
             for reason in ("unreachable", "tls", "timeout", "garbage"):
                 self.upstream_errors.labels(name, reason)
+        for reason in ("limit", "descriptors"):
+            self.accept_pauses.labels(reason)
         for reason in ("missing", "unknown", "scope", "unusable"):
             self.admin_refusals.labels(reason)
 
+    def know_endpoint(self, registry: str, url: str) -> None:
+        """Say whether an endpoint is up: it is, as far as is known."""
+        self._endpoints[registry, url] += 1
+        self.endpoint_up.labels(registry, url).set(1)
+
+    def forget_endpoint(self, registry: str, url: str) -> None:
+        """Say no more whether an endpoint is up, once nobody knows it any more."""
+        self._endpoints[registry, url] -= 1
+        # Several workers say it in files that go with each of them.
+        if not self._endpoints[registry, url] and DIRECTORY_VARIABLE not in os.environ:
+            self.endpoint_up.remove(registry, url)
+
+    def look(self) -> None:
+        """Look at this process; to be called in its event loop."""
+        present = look()
+        self.descriptors.set(present.descriptors)
+        self.descriptors_max.set(present.descriptors_max)
+        self.tasks.set(present.tasks)
+        self.resident_bytes.set(present.resident_bytes)
+
     def shown(self) -> CollectorRegistry:
         """Return what a scrape shows: this process's metrics, or those of all workers as one."""
+        self.look()
         if DIRECTORY_VARIABLE not in os.environ:
             return self.collectors
         summed = CollectorRegistry()

@@ -26,6 +26,7 @@ from relproxy.connections import (
     MAX_LINE_BYTES,
     Connection,
     Patience,
+    SentResponse,
     half_close,
 )
 from relproxy.draining import InFlight
@@ -160,24 +161,6 @@ def _accounted(request: web.BaseRequest, accounts: Accounts) -> Iterator[Account
             account.bytes_in = request.content.total_bytes if request.body_exists else 0
 
 
-class _SentResponse(web.StreamResponse):
-    """What aiohttp's server is given when everything has been written already."""
-
-    def __init__(self, status: int, *, keeps_alive: bool) -> None:
-        super().__init__(status=status)
-        self._keeps_alive = keeps_alive
-
-    @property
-    def keep_alive(self) -> bool:
-        return self._keeps_alive
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Do nothing: the head has been written."""
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Do nothing: the end has been written."""
-
-
 def _head_bytes(request: web.BaseRequest) -> int:
     fields = sum(len(name) + len(value) for name, value in request.raw_headers)
     return len(request.raw_path) + fields
@@ -256,7 +239,7 @@ async def _sent(
     await writing.end()
     if not (is_whole or keeps_alive):
         half_close(request.transport)
-    return _SentResponse(response.head.status, keeps_alive=keeps_alive)
+    return SentResponse(response.head.status, keeps_alive=keeps_alive)
 
 
 async def _streamed(

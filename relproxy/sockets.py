@@ -16,8 +16,10 @@ from relproxy.config_types import socket_path, takes_any_port
 from relproxy.errors import ConfigurationError
 from relproxy.unix_sockets import SocketFile, bind_unix, file_id, remove
 
-# Connections that wait for a worker to accept them.
-_BACKLOG = 128
+# Connections that wait for a worker to accept them: as many as come at once when a balancer has
+# changed its mind. Of more the system drops the first packet, and they come a second later. It
+# takes no more than net.core.somaxconn.
+_BACKLOG = 1024
 # What one of several addresses of a name may fail with, such as IPv6's of localhost.
 _ABSENT = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 

@@ -25,6 +25,7 @@ from relproxy.config_forwarding import Forwarding
 from relproxy.endpoints import Endpoint, Endpoints, Reason
 from relproxy.errors import (
     BadRequestError,
+    NoDescriptorError,
     NothingSentError,
     RegistryGarbageError,
     RegistryTimeoutError,
@@ -36,6 +37,7 @@ from relproxy.messages import PLAIN, Errand, Headers, RequestBody, Response, Res
 from relproxy.metrics import Metrics
 from relproxy.outgoing import Outgoing, Upload
 from relproxy.tls_failures import cause_of, detail_of
+from relproxy.transports import EXHAUSTED
 from relproxy.unix_endpoints import origin_of, with_host
 from relproxy.upstream_upload import asking_requests
 from relproxy.upstream_wire import READ_BUFFER_BYTES, Connector, HandshakeRefusedError
@@ -53,11 +55,15 @@ _NO_TLS = (aiohttp.ClientSSLError, HandshakeRefusedError)
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
-def open_session(timeouts: Timeouts, forwarding: Forwarding | None = None) -> aiohttp.ClientSession:
+def open_session(
+    timeouts: Timeouts, forwarding: Forwarding | None = None, metrics: Metrics | None = None
+) -> aiohttp.ClientSession:
     """Return the one client session of a relproxy; whoever opens it closes it."""
     forwarding = forwarding or Forwarding()
+    connector = Connector(limit=0, keepalive_timeout=timeouts.keepalive_s)
+    connector.tally = metrics.upstream_connections.inc if metrics is not None else None
     session = aiohttp.ClientSession(
-        connector=Connector(limit=0, keepalive_timeout=timeouts.keepalive_s),
+        connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         request_class=asking_requests(forwarding.expect_continue_s),
         timeout=aiohttp.ClientTimeout(
@@ -178,9 +184,11 @@ class Upstream:
                     response = await self._sent(endpoint, request)
             except tuple(_REASONS) as failure:
                 # A client that breaks its upload off says nothing about the endpoint.
-                if not (request.upload and request.upload.has_failed):
+                # Nor does that relproxy has no descriptor left.
+                is_own = isinstance(failure, NoDescriptorError)
+                if not (is_own or (request.upload and request.upload.has_failed)):
                     self._endpoints.failed(endpoint, _reason(failure))
-                elif request.upload.refusal is not None:
+                elif request.upload is not None and request.upload.refusal is not None:
                     raise request.upload.refusal from failure
                 raise
             self._endpoints.answered(endpoint, response.head.status)
@@ -266,6 +274,8 @@ def _translated() -> Iterator[None]:
             detail=detail_of(cause),
         ) from failure
     except _NO_CONNECTION as failure:
+        if isinstance(failure, OSError) and failure.errno in EXHAUSTED:
+            raise NoDescriptorError("relproxy has too many connections.") from failure
         raise NothingSentError("The registry can't be reached.") from failure
     except TimeoutError as failure:
         raise RegistryTimeoutError("The registry did not answer in time.") from failure

@@ -17,6 +17,7 @@ import re
 import select
 import ssl
 from asyncio import BaseTransport
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -30,6 +31,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.tracing import Trace
 
 from relproxy.tls_failures import is_refusal
+from relproxy.transports import reset
 from relproxy.unix_endpoints import path_of
 
 # With the default of 64 KiB every socket read overruns the buffer's mark and costs a pause.
@@ -58,6 +60,8 @@ class _Wire(ResponseHandler):
     # Whether any of an answer that counts has arrived; whether the request has been sent whole.
     _has_begun = False
     _is_sent = False
+    # Told of 1 when it is made, and of -1 when it is lost.
+    tally: Callable[[int], None] | None = None
     # Whether nothing at all has arrived on this connection; whether the registry has ended it.
     _is_new = True
     _is_ended = False
@@ -69,6 +73,8 @@ class _Wire(ResponseHandler):
     def connection_made(self, transport: BaseTransport) -> None:
         """Take a new connection, over TLS after the handshake."""
         super().connection_made(transport)
+        if self.tally is not None:
+            self.tally(1)
         # asyncio's own between this and the socket, which it shows to nobody; tests in
         # tests/integration/test_upstream_tls.py fail if it moves.
         self._layer = getattr(transport, "_ssl_protocol", None)
@@ -152,9 +158,17 @@ class _Wire(ResponseHandler):
         if not self._is_ended and (self._layer is not None or self._is_sent):
             self._cut_off()
         super().connection_lost(exc)
+        if self.tally is not None:
+            self.tally(-1)
 
     def close(self) -> None:
-        """Close the connection; over TLS without waiting for the registry to agree."""
+        """Close the connection; what of a request is still held here is thrown away.
+
+        asyncio would wait until a registry that takes nothing has taken it, and over TLS until it
+        agrees: that may be for ever.
+        """
+        if isinstance(self.transport, asyncio.Transport) and self.transport.get_write_buffer_size():
+            reset(self.transport)
         if self._layer is not None:
             self.abort()
         else:
@@ -194,8 +208,14 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, *, limit: int, keepalive_timeout: float) -> None:
         super().__init__(limit=limit, keepalive_timeout=keepalive_timeout)
-        protocol: type[ResponseHandler] = _Wire
-        self._factory = functools.partial(protocol, loop=self._loop)
+        # Told how many connections are made, 1, or lost, -1.
+        self.tally: Callable[[int], None] | None = None
+        self._factory = self._wire  # type: ignore[assignment]  # It is called, and no more.
+
+    def _wire(self) -> _Wire:
+        made = _Wire(loop=self._loop)
+        made.tally = self.tally
+        return made
 
     async def _create_connection(
         self,

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -18,12 +16,13 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http import StreamWriter
 
+from relproxy.transports import reset
+
 _LOG = logging.getLogger(__name__)
 
 _PIECE_BYTES = 256 * 1024
 # How often what is held beneath TLS is looked at.
 _LOOK_S = 0.02
-_NO_LINGERING = struct.pack("ii", 1, 0)
 
 
 class Writing:
@@ -109,11 +108,4 @@ class Writing:
             self._look(still)
         elif self._protocol.transport is not None:
             _LOG.info("client takes nothing", extra={"held_bytes": still})
-            _reset(self._protocol.transport)
-
-
-def _reset(transport: asyncio.Transport) -> None:
-    """End a connection, and what the system still holds for it: it would for minutes."""
-    if (peer := transport.get_extra_info("socket")) is not None:
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
-    transport.abort()
+            reset(self._protocol.transport)

@@ -31,7 +31,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "logs": (),
     "account": ("filters.trace", "metrics", *VALUES),
     "tasks": (),
-    "metrics": ("__version__",),
+    "vitals": (),
+    "metrics": ("__version__", "metric_slots", "vitals"),
+    "metric_slots": (),
     "spans": ("__version__", "account", "filters.trace", *VALUES),
     "filters.*": ("filters", *VALUES),
     "identity.*": ("identity.base", *VALUES),
@@ -126,7 +128,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "unix_sockets": (),
     "sockets": ("certificates", "config", "config_types", "unix_sockets", *VALUES),
     "worker": ("certificates", "sockets"),
-    "crew": ("metrics", "sockets", "tasks", "worker"),
+    "crew": ("metric_slots", "metrics", "sockets", "tasks", "worker"),
     "supervisor": ("crew", "tasks", *VALUES),
     "systemd": (),
     "reload": (
@@ -137,10 +139,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "outgoing": VALUES,
     "unix_endpoints": (),
     "upstream_upload": (),
-    "upstream_wire": ("tls_failures", "unix_endpoints"),
+    "upstream_wire": ("tls_failures", "transports", "unix_endpoints"),
     "upstream": (
         *("account", "config", "config_forwarding", "endpoints", "metrics", "outgoing"),
-        *("tls_failures", "unix_endpoints", "upstream_upload", "upstream_wire", *VALUES),
+        *("tls_failures", "transports", "unix_endpoints", "upstream_upload", "upstream_wire"),
+        *VALUES,
     ),
     "routing": ("config", "filters", *VALUES),
     "exchange": ("account", "concurrency", "filters", "identity.base", "routing", *VALUES),
@@ -208,7 +211,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "securing": ("arrival", "certificates", "draining", "metrics", "tasks"),
     "draining": ("metrics",),
-    "writing": (),
+    "transports": (),
+    "writing": ("transports",),
+    "accepting": ("config", "metrics", "tasks", "transports"),
     "trailers": (),
     "request_heads": (),
     "connections": ("arrival", "request_heads", "draining", "trailers", *VALUES),
@@ -232,11 +237,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("config", "config_identity", "identity", "keystone", "metrics", "settlement"),
         *("upstream_tls", *VALUES),
     ),
-    "app_seeing": ("account", "config", "logs", "metrics", "spans", *VALUES),
+    "app_seeing": ("account", "config", "logs", "metrics", "spans", "tasks", *VALUES),
     "app_recording": ("config", "metrics", "store", "stores", *VALUES),
     "app_listeners": (
-        *("announcing", "arrival", "certificates", "config", "config_listeners", "config_tls"),
-        *("connections", "draining", "entrance", "metrics"),
+        *("accepting", "announcing", "arrival", "certificates", "config", "config_listeners"),
+        *("config_tls", "connections", "draining", "entrance", "metrics"),
         *("proxy", "securing", "server", "sockets", *VALUES),
     ),
     "app_forwarding": ("config", "filters", *VALUES),
@@ -253,6 +258,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "app": (
         *(
+            "accepting",
             "admin",
             "app_admin",
             "app_forwarding",
@@ -292,11 +298,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("store.journal_room", *VALUES),
     ),
     "cli.explain": (*("admin.explain", "app", "cli.verbs", "config_file", "explanation", *VALUES),),
-    "alone": ("app", "config", "logs", "metrics", "sockets", "tasks", "worker"),
+    "alone": ("accepting", "app", "config", "logs", "metrics", "sockets", "tasks", "worker"),
     "cli.serve": (
-        *("alone", "app", "certificates", "config", "config_file", "crew", "logs", "metrics"),
-        *("reload", "sockets", "supervisor", "systemd", "tasks", "upstream_tls", "worker"),
-        *VALUES,
+        *("accepting", "alone", "app", "certificates", "config", "config_file", "crew", "logs"),
+        *("metric_slots", "metrics", "reload", "sockets", "supervisor", "systemd", "tasks"),
+        *("upstream_tls", "worker", *VALUES),
     ),
     "cli.store": ("app_recording", "cli.verbs", "config_file", "store.copying", "stores", *VALUES),
     "cli.check": (
@@ -330,7 +336,7 @@ DRIVERS: dict[str, frozenset[str]] = {
     "pydantic_core": frozenset({"config", "config_file"}),
     "cryptography": frozenset({"certificates", "certificate_files"}),
     "opentelemetry": frozenset({"spans"}),
-    "prometheus_client": frozenset({"metrics", "admin.listener"}),
+    "prometheus_client": frozenset({"metric_slots", "metrics", "admin.listener"}),
 }
 # The flow speaks in values, not in one server's or one client's classes.
 FLOW = frozenset(

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from relproxy.accepting import raise_descriptors
 from relproxy.alone import Alone, live
 from relproxy.app import running
 from relproxy.certificates import to_text
@@ -24,7 +25,8 @@ from relproxy.config_file import load_configuration, parse_configuration, read_t
 from relproxy.crew import Outfit, in_memory
 from relproxy.errors import RelproxyError
 from relproxy.logs import write_log
-from relproxy.metrics import DIRECTORY_VARIABLE, SUPERVISOR_SLOT, Metrics, count_in_slot
+from relproxy.metric_slots import DIRECTORY_VARIABLE, SUPERVISOR_SLOT, count_in_slot
+from relproxy.metrics import Metrics
 from relproxy.reload import Reloads, Replace
 from relproxy.sockets import Sockets, bind_all
 from relproxy.supervisor import Supervisor
@@ -57,6 +59,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop; EX_CONFIG if it refuses to start, and would again."""
     worker: Worker | None = arguments.as_worker
+    raise_descriptors()
     try:
         if worker is not None:
             return _work(arguments.config, worker, count=arguments.workers)

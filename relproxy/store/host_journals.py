@@ -232,7 +232,7 @@ class HostJournals:
         """Read every file; return those that went meanwhile, with all that they had given away."""
         present: set[_Key] = set()
         gone: set[_Key] = set()
-        for path in files_in(self._directory):
+        for path in self._files():
             key = (path, _inode(path))
             try:
                 if (connection := self._connection(key)) is not None:
@@ -247,6 +247,15 @@ class HostJournals:
                 gone.add(key)
         self._close(self._opened.keys() - present)
         return gone
+
+    def _files(self) -> Iterable[Path]:
+        """Return the files; raises `StoreUnavailableError` if nobody can say which there are."""
+        try:
+            return files_in(self._directory)
+        except OSError as failure:
+            told = {"path": str(self._directory), "reason": str(failure)}
+            _LOG.warning("journal not read", extra=told)
+            raise StoreUnavailableError(_UNREADABLE) from failure
 
     def _connection(self, key: _Key) -> sqlite3.Connection | None:
         """Return a connection to a file; None where nothing was ever written into it."""

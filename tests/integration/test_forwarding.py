@@ -9,8 +9,8 @@ import pytest
 
 from lab.processes import free_port
 from lab.stand_in import StandIn
-from tests.integration.conftest import Client, Serve, registry
-from tests.integration.recorder import Recorder, exchanged
+from tests.integration.conftest import Client, Serve, eventually, registry
+from tests.integration.recorder import OTHER, Recorder, exchanged, until_broken
 
 
 async def test_end_to_end_fields_arrive_as_sent_in_their_order(
@@ -347,3 +347,13 @@ async def test_an_upload_waits_for_a_registry_that_does_not_read(
     trusting.faults.slow_upload_reader.set()
     assert (await upload).status == 204
     assert trusting.requests[-1].length == 128 * 2**20
+
+
+async def test_an_answer_that_breaks_off_is_one_warning_and_no_bug(
+    client: Client, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder.answer, recorder.closes = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", True
+    await until_broken(client.url, OTHER)
+    await eventually(lambda: client.metric("relproxy_requests_in_progress"), 0.0)
+    said = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert said == ["answer broke off"]

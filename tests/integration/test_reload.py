@@ -106,6 +106,26 @@ async def test_a_changed_file_is_served_once_it_was_asked_for(
         assert await asyncio.to_thread(relproxy.stop) == 0
 
 
+@each_way
+async def test_nothing_is_said_any_more_of_an_endpoint_that_is_gone(
+    tmp_path: Path, noauth: StandIn, workers: int
+) -> None:
+    gone, stays = "http://127.0.0.1:1", noauth.url
+    up = 'relproxy_endpoint_up{{endpoint="{}",registry="glance"}}'.format
+    async with started(tmp_path, stays, workers=workers, notice_s=0) as relproxy:
+        registry = settings(stays)["registries"][0]
+        relproxy.reload(registries=[{**registry, "endpoints": [stays, gone]}])
+        await eventually(lambda: shows(relproxy, "configuration reloaded"))
+        assert await metric(relproxy, up(gone)) == 1
+        relproxy.reload(registries=[registry])
+
+        async def is_forgotten() -> bool:
+            return await metric(relproxy, up(gone)) is None
+
+        await eventually(is_forgotten)
+        assert await metric(relproxy, up(stays)) == 1
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "not valid": ({"log": {"level": "LOUD"}}, "log.level"),
     "an address in use": (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
@@ -220,3 +221,18 @@ async def test_depth_counts_what_is_open_in_every_file(
     )
     expected = {"under_way": 1, "to_deliver": 1, "in_doubt": 2, "parked": 1}
     assert await journals.depth() == expected
+
+
+async def test_who_cannot_see_which_journals_there_are_says_so(
+    tmp_path: Path, journals: HostJournals
+) -> None:
+    """A process that has no descriptor left can't: that there are none would be a guess."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert await images(journals) == []
+    with (tmp_path / "other").open("wb") as last:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last.fileno(), before[1]))
+        try:
+            with pytest.raises(StoreUnavailableError):
+                await images(journals)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
