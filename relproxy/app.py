@@ -80,7 +80,7 @@ async def running(
     can't be opened.
     """
     async with AsyncExitStack() as opened:
-        sockets = sockets or bind_all(configuration).sockets
+        sockets = sockets or _bound(opened, configuration)
         opened.callback(sockets.close)
         metrics = metrics or Metrics()
         accounts = await opened.enter_async_context(opened_accounts(configuration, metrics))
@@ -120,6 +120,12 @@ async def running(
         admin_address = address_of(admin_runner)
         _LOG.info("serving", extra={"listeners": listeners, "admin": admin_address})
         yield Running(listeners, admin_address, departure)
+
+
+def _bound(opened: AsyncExitStack, configuration: config.Configuration) -> Sockets:
+    bound = bind_all(configuration)
+    opened.callback(bound.remove_files)
+    return bound.sockets
 
 
 def _background(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 import signal
@@ -52,8 +53,10 @@ async def started(relproxy: Relproxy) -> AsyncIterator[Relproxy]:
         await asyncio.to_thread(relproxy.kill)
 
 
-def secured(home: Path, url: str, tls: dict[str, Any], workers: int) -> Relproxy:
-    relproxy = Relproxy(home, settings(url, notice_s=1), workers=workers)
+def secured(
+    home: Path, url: str, tls: dict[str, Any], workers: int, *, notice_s: float = 1
+) -> Relproxy:
+    relproxy = Relproxy(home, settings(url, notice_s=notice_s), workers=workers)
     listener = {"name": "public", "bind": f"127.0.0.1:{relproxy.port}", "tls": tls}
     relproxy.settings = {**relproxy.settings, "listeners": [listener]}
     return relproxy
@@ -112,6 +115,36 @@ async def test_a_new_certificate_is_taken_and_no_request_fails(
         assert load.failed == []
         assert events(relproxy, "worker died") == events(relproxy, "worker killed") == []
         assert await asyncio.to_thread(relproxy.stop) == 0
+
+
+async def test_who_has_connected_and_shaken_no_hand_yet_is_served_by_who_is_replaced(
+    tmp_path: Path, noauth: StandIn
+) -> None:
+    authority = Authority(tmp_path)
+    tls = authority.server()
+    relproxy = secured(tmp_path / "r", noauth.url, tls, 1, notice_s=PATIENCE_S)
+    async with started(relproxy):
+        old = await shown(relproxy)
+        with socket.create_connection(("127.0.0.1", relproxy.port)) as plain:
+            # Who came later was accepted, so this one was.
+            assert await shown(relproxy) == old
+            authority.server()
+            relproxy.reload()
+            await eventually(lambda: shows(relproxy, "configuration reloaded"))
+            assert await shown(relproxy) != old
+            plain.setblocking(False)
+            reader, writer = await asyncio.open_connection(
+                sock=plain, ssl=authority.trusting(), server_hostname="127.0.0.1"
+            )
+            der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            assert hashlib.sha256(der).digest() == old
+            writer.write(
+                f"GET {TARGET} HTTP/1.1\r\nHost: a\r\nX-Project-Id: alice\r\n\r\n".encode()
+            )
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"\r\nConnection: close\r\n" in answer
+            writer.close()
 
 
 @each_way

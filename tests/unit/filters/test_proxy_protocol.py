@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relproxy.errors import AnnouncementError
-from relproxy.filters.proxy_protocol import Announcement, read_announcement
+from relproxy.filters.proxy_protocol import Announcement, missing_bytes, read_announcement
 from relproxy.networks import parse_address
 from tests.announcements import (
     LOCAL,
@@ -195,3 +195,26 @@ def test_one_wrong_byte_makes_another_header_or_none(header: bytes, data: st.Dat
         return
 
     assert announcement is None or announcement.length <= len(wrong) + 20
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param(v1("192.0.2.1"), id="version 1"),
+        pytest.param(v1("2001:db8::1"), id="version 1, IPv6"),
+        pytest.param(b"PROXY UNKNOWN\r\n", id="version 1, the shortest"),
+        pytest.param(b"PROXY UNKNOWN anything at all\r\n", id="version 1, ignored"),
+        pytest.param(v2("192.0.2.1", tlvs=bytes(70)), id="version 2"),
+        pytest.param(v2_of(LOCAL, UNSPECIFIED), id="version 2, the shortest"),
+    ],
+)
+def test_who_reads_what_is_missing_reads_the_header_and_no_more(header: bytes) -> None:
+    stream, received = header + b"\x16\x03\x01" + bytes(200), b""
+    reads = 0
+    while (announcement := read_announcement(received)) is None:
+        missing = missing_bytes(received)
+        assert missing > 0
+        received, reads = stream[: len(received) + missing], reads + 1
+    assert received == header
+    assert announcement.length == len(header)
+    assert reads < 60

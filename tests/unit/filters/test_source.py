@@ -318,3 +318,74 @@ def test_a_field_takes_no_more_time_than_its_length(value: str) -> None:
     """Some milliseconds; three hours if it were squared."""
     for header in (FORWARDED, XFF):
         source(head((header, value)), header)
+
+
+# -- fronts on Unix sockets, and certificates
+
+HEADER = ((XFF, CLIENT),)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        pytest.param({}, CLIENT, id="a front passes on"),
+        pytest.param({"is_front_socket": False}, None, id="nobody knows who it is"),
+        pytest.param({"is_fronts_own": True}, None, id="the front's own connection"),
+        pytest.param({"is_relayed": True}, None, id="somebody unknown is relayed"),
+        pytest.param(
+            {"is_relayed": True, "connection_source": address(FRONT)},
+            CLIENT,
+            id="a front is relayed",
+        ),
+        pytest.param(
+            {"is_relayed": True, "connection_source": address("203.0.113.9")},
+            "203.0.113.9",
+            id="a client is relayed",
+        ),
+    ],
+)
+def test_a_front_on_a_socket_is_believed_like_one_with_an_address(
+    said: dict[str, object], expected: str | None
+) -> None:
+    request = replace(head(*HEADER, peer=None), **{"is_front_socket": True} | said)  # type: ignore[arg-type]
+    assert source(request, XFF) == expected
+
+
+NAMES = frozenset({"dns:nova.example.org"})
+
+
+@pytest.mark.parametrize(
+    ("said", "is_its_own"),
+    [
+        pytest.param({"peer": CLIENT}, True, id="no front"),
+        pytest.param({"peer": None}, True, id="a Unix socket"),
+        pytest.param({"connection_source": CLIENT}, True, id="a client that a front relays"),
+        pytest.param({"connection_source": None}, True, id="somebody whom a front relays"),
+        pytest.param({}, False, id="a front"),
+        pytest.param({"connection_source": OTHER_FRONT}, False, id="a front that a front relays"),
+    ],
+)
+@pytest.mark.parametrize("header", [XFF, "none"])
+def test_a_certificate_is_that_of_who_sends_and_not_of_a_front_that_passes_on(
+    said: dict[str, str | None], header: str, *, is_its_own: bool
+) -> None:
+    for pairs in ((), HEADER):
+        request = replace(head(*pairs, **said), certificate_names=NAMES)
+        found = with_source(request, Fronts(NETWORKS, header.lower()))
+        assert found.certificate_names == (NAMES if is_its_own else frozenset())
+
+
+@pytest.mark.parametrize(
+    ("said", "is_its_own"),
+    [
+        pytest.param({}, False, id="a front"),
+        pytest.param({"is_fronts_own": True}, False, id="its own connection"),
+        pytest.param({"is_relayed": True}, True, id="whom it relays"),
+    ],
+)
+def test_a_certificate_on_a_socket_of_fronts_is_that_of_whom_they_relay(
+    said: dict[str, bool], *, is_its_own: bool
+) -> None:
+    made = replace(head(peer=None), is_front_socket=True, certificate_names=NAMES, **said)  # type: ignore[arg-type]
+    found = with_source(made, Fronts((), "x-forwarded-for"))
+    assert found.certificate_names == (NAMES if is_its_own else frozenset())
