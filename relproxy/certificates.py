@@ -92,12 +92,16 @@ def context_of(proof: Proof, settings: ServerTls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[settings.minimum_version]
     context.set_alpn_protocols(["http/1.1"])
+    # Who the client is was settled by the handshake that began the connection.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     with _file_in_memory(proof.certificate + "\n" + proof.key) as path:
         context.load_cert_chain(path, password=_never_asked)
     if settings.asks_clients:
         is_required = settings.client_certificates == "required"
         context.verify_mode = ssl.CERT_REQUIRED if is_required else ssl.CERT_OPTIONAL
         context.load_verify_locations(cadata=proof.client_ca)
+        # Those in the file vouch themselves: an intermediate one, without all that its root signed.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         # A resumed session isn't verified again: its certificate may have expired since.
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import glanceclient
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -337,6 +338,18 @@ async def test_where_a_certificate_is_required_nobody_comes_without(
     assert await grade(client, authority.trusting(authority.client_file(NOVA))) == "vouched"
 
 
+async def test_an_intermediate_authority_vouches_without_its_root(
+    serve: Serve, noauth: StandIn, authority: Authority, tmp_path: Path
+) -> None:
+    novas, others = (Authority(tmp_path, authority.ca.create_child_ca()) for _ in range(2))
+    tls = authority.asking("required") | {"client_ca_file": str(novas.file)}
+    client = await trusting_relproxy(serve, noauth, tls)
+    assert await grade(client, authority.trusting(novas.client_file(NOVA))) == "vouched"
+    for other in (others, authority):
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await grade(client, authority.trusting(other.client_file(NOVA)))
+
+
 async def test_a_session_that_is_resumed_is_verified_anew(
     serve: Serve, recorder: Recorder, authority: Authority
 ) -> None:
@@ -443,6 +456,37 @@ async def test_a_front_vouches_for_nobody_by_its_own_certificate(
 # -- what TLS must not change
 
 
+async def test_glanceclient_works_over_tls(
+    serve: Serve, noauth: StandIn, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # For requests the environment's authorities would go before its caller's.
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    client = await serve(
+        registries=[registry(noauth.url, "relproxy")],
+        listeners=listening(authority.asking("optional")),
+    )
+    identity = {"X-Project-Id": "alice", "X-Roles": "member", "X-User-Id": "a"}
+
+    def story() -> tuple[list[str], bytes]:
+        glance = glanceclient.Client(
+            endpoint=f"{https(client)}/v2",
+            identity_headers=identity,
+            token="t",
+            cacert=str(authority.file),
+            cert_file=str(authority.client_file(NOVA)),
+        )
+        for number in range(5):
+            made = glance.images.create(name=f"image-{number}")
+        glance.images.upload(made.id, io.BytesIO(b"data" * 1000))
+        data = b"".join(glance.images.data(made.id))
+        return [image.name for image in glance.images.list(page_size=2)], data
+
+    names, data = await asyncio.to_thread(story)
+    assert sorted(names) == [f"image-{number}" for number in range(5)]
+    assert data
+
+
 async def test_uploads_and_downloads_pass_with_backpressure(
     serve: Serve, noauth: StandIn, authority: Authority
 ) -> None:
@@ -467,6 +511,22 @@ async def test_uploads_and_downloads_pass_with_backpressure(
     over_tls = await client.get(target, **options)
     assert len(over_tls.body) == len(data)
     assert over_tls.body == (await client.get(target, project="alice", url=noauth.url)).body
+
+
+async def test_an_answer_over_tls_reaches_a_client_that_is_still_sending(
+    serve: Serve, recorder: Recorder, authority: Authority
+) -> None:
+    client = await served(serve, recorder, authority.server())
+    recorder.at_head = b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!"
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port_of(client), ssl=authority.trusting()
+    )
+    head = f"PUT /v2/images/{EAST}/file HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n"
+    writer.write(head.encode() + b"x" * 10_000)
+    answer = await reader.readuntil(b"no!")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"\r\nConnection: close\r\n" in answer
+    writer.transport.abort()
 
 
 async def test_an_answer_that_nobody_takes_is_cut_off(
