@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from asyncio import sslproto
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -26,6 +27,9 @@ _LOG = logging.getLogger(__name__)
 _SHUTDOWN_S = 1.0
 # As much as a connection without TLS holds; asyncio's own is eight times as much.
 _HELD_BYTES = 64 * 1024
+# asyncio gives every connection with TLS room for 256 KiB at once, before anything is known of who
+# it is. Four records of TLS fit here; tests/unit/test_securing.py sees that it is heeded.
+sslproto.SSLProtocol.max_size = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
