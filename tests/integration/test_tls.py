@@ -293,6 +293,22 @@ async def test_without_a_certificate_nobody_vouches_whatever_headers_say(
     assert await grade(client, authority.trusting(), **forged) is None
 
 
+async def test_a_listener_without_tls_beside_one_with_it_believes_no_certificate(
+    serve: Serve, noauth: StandIn, authority: Authority
+) -> None:
+    both = [*listening(authority.asking("optional")), {"name": "plain", "bind": "127.0.0.1:0"}]
+    client = await serve(
+        registries=[registry(noauth.url, "relproxy")],
+        listeners=both,
+        trusted_sources={"certificates": ["dns:nova.example.org"]},
+    )
+    nova = authority.trusting(authority.client_file(NOVA))
+    assert await grade(client, nova) == "vouched"
+    answer = await client.create("a", "alice", url=client.urls["plain"], headers=TUPLE, ssl=nova)
+    assert answer.status == 201
+    assert len([r for r in await client.relations("project=alice") if r["instance_id"]]) == 1
+
+
 async def test_a_name_counts_for_each_request_of_its_own_connection_only(
     serve: Serve, noauth: StandIn, authority: Authority
 ) -> None:

@@ -22,6 +22,7 @@ from relproxy.securing import Securing, SecuringTerms
 from tests.authority import PLAIN, Authority
 from tests.unit.test_config import LEAST
 
+PATIENCE_S = 20
 PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
 
 
@@ -130,11 +131,12 @@ async def test_what_comes_together_with_the_end_of_the_handshake_is_not_lost(
         client.write(b"hello")
         writer.write(outgoing.read())
         received = b""
-        while received != b"hello":
-            try:
-                received += client.read(5)
-            except ssl.SSLWantReadError:
-                incoming.write(await reader.read(65536))
+        async with asyncio.timeout(PATIENCE_S):
+            while received != b"hello":
+                try:
+                    received += client.read(5)
+                except ssl.SSLWantReadError:
+                    incoming.write(await reader.read(65536))
         writer.transport.abort()
         assert made.served[0].calls == ["made", "data"]
 
