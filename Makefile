@@ -64,7 +64,7 @@ verify-page: $(READY)
 # HAProxy and nginx, as config/ has them, before real relproxies: skipped in `make test` without them.
 verify-fronts: $(READY)
 	command -v haproxy nginx >/dev/null || apt-get install -y -qq --no-install-recommends haproxy nginx-light
-	$(BIN)/pytest tests/test_deployment.py tests/integration/test_fronts.py
+	$(BIN)/pytest tests/test_deployment.py tests/integration/test_fronts.py tests/integration/test_fronts_secured.py
 
 # Durable creates a second, the size of a million rows, a look-up; ROWS=10000000 takes a while.
 bench-store: $(READY)
