@@ -66,7 +66,7 @@ verify-fronts: $(READY)
 	command -v haproxy >/dev/null && command -v nginx >/dev/null || \
 		apt-get install -y -qq --no-install-recommends haproxy nginx-light
 	$(BIN)/pytest tests/test_deployment.py tests/integration/test_fronts.py \
-		tests/integration/test_headers_beside_nginx.py
+		tests/integration/test_fronts_secured.py tests/integration/test_headers_beside_nginx.py
 
 # Thousands of clients and registries that go wrong, ten thousand that do nothing; -s prints the memory.
 verify-leaks: $(READY)

@@ -17,6 +17,7 @@ from typing import cast
 from relproxy.arrival import Arrival, Serve, peer_of
 from relproxy.config import Configuration
 from relproxy.config_listeners import Listener
+from relproxy.draining import InFlight
 from relproxy.errors import AnnouncementError
 from relproxy.filters.proxy_protocol import Announcement, missing_bytes, read_announcement
 from relproxy.metrics import Metrics
@@ -47,8 +48,10 @@ class AnnouncementTerms:
 class Announcements:
     """What the connections of one listener have announced, and those that haven't yet."""
 
-    def __init__(self, terms: AnnouncementTerms, metrics: Metrics) -> None:
+    def __init__(self, terms: AnnouncementTerms, metrics: Metrics, in_flight: InFlight) -> None:
         self.terms = terms
+        # Who is replaced waits for what a connection is about to say.
+        self.in_flight = in_flight
         self._metrics = metrics
         self._awaited: set[asyncio.Transport] = set()
         self._is_closed = False
@@ -95,7 +98,7 @@ class Announcements:
 
 
 def announcements_of(
-    configuration: Configuration, listener: Listener, metrics: Metrics
+    configuration: Configuration, listener: Listener, metrics: Metrics, in_flight: InFlight
 ) -> Announcements | None:
     """Return what a listener's connections have to say; None where they have to say nothing."""
     if not listener.proxy_protocol:
@@ -107,12 +110,14 @@ def announcements_of(
         is_fronted=listener.fronted,
         reads_no_further=listener.tls is not None,
     )
-    return Announcements(terms, metrics)
+    return Announcements(terms, metrics, in_flight)
 
 
 class _Announcing(asyncio.BufferedProtocol):
     """Reads the header of one connection, then hands its transport over."""
 
+    is_idle = True
+    was_used = False
     _transport: asyncio.Transport
     _deadline: asyncio.TimerHandle | None = None
 
@@ -125,6 +130,7 @@ class _Announcing(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         if self._announcements.awaits(self._transport):
+            self._announcements.in_flight.add(self)
             # For the whole header: a byte now and then wins no time.
             self._deadline = asyncio.get_running_loop().call_later(
                 self._announcements.terms.timeout_s, self._refuse, "timeout"
@@ -154,6 +160,11 @@ class _Announcing(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         self._stop_waiting()
         self._announcements.forget(self._transport)
+        self._announcements.in_flight.discard(self)
+
+    def force_close(self) -> None:
+        """Close the connection."""
+        self._transport.abort()
 
     def _hand_over(self, announcement: Announcement) -> None:
         self._stop_waiting()
@@ -161,6 +172,8 @@ class _Announcing(asyncio.BufferedProtocol):
         served = self._serve(Arrival(announcement))
         self._transport.set_protocol(served)
         served.connection_made(self._transport)
+        # Now it is counted there.
+        self._announcements.in_flight.discard(self)
         rest = self._received[announcement.length :]
         if rest:
             served.data_received(rest)

@@ -113,7 +113,7 @@ def _entrance_of(opening: Opening, listener: Listener, in_flight: InFlight) -> E
     tls = listener.tls
     return Entrance(
         listener.name,
-        announcements_of(opening.configuration, listener, opening.metrics),
+        announcements_of(opening.configuration, listener, opening.metrics, in_flight),
         None if tls is None else _securing_of(opening, listener.name, tls, in_flight),
         listener.fronted,
     )

@@ -205,6 +205,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "arrival",
         "config",
         "config_listeners",
+        "draining",
         "filters.proxy_protocol",
         "metrics",
         *VALUES,

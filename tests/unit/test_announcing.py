@@ -8,6 +8,7 @@ import pytest
 
 from relproxy.announcing import Announcements, AnnouncementTerms
 from relproxy.arrival import Arrival
+from relproxy.draining import InFlight
 from relproxy.filters.proxy_protocol import Announcement
 from relproxy.metrics import Metrics
 from tests.announcements import LOCAL, UNSPECIFIED, v1, v2, v2_of
@@ -57,7 +58,11 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def announcements(metrics: Metrics) -> Announcements:
-    return Announcements(AnnouncementTerms("public", (ip_network("192.0.2.1/32"),), 60), metrics)
+    return made(AnnouncementTerms("public", (ip_network("192.0.2.1/32"),), 60), metrics)
+
+
+def made(terms: AnnouncementTerms, metrics: Metrics) -> Announcements:
+    return Announcements(terms, metrics, InFlight(metrics))
 
 
 def refused(metrics: Metrics, reason: str) -> float:
@@ -125,7 +130,7 @@ async def test_nothing_behind_a_header_is_read_before_a_handshake(
     networks = (ip_network("192.0.2.1/32"),)
     terms = AnnouncementTerms("public", networks, 60, reads_no_further=True)
     transport, server = Transport(), Server()
-    protocol = connected(Announcements(terms, metrics), transport, server)
+    protocol = connected(made(terms, metrics), transport, server)
     rest = header + b"\x16\x03\x01"
     while transport.served_by is None:
         rest = receive(protocol, rest)
@@ -137,7 +142,7 @@ async def test_nothing_behind_a_header_is_read_before_a_handshake(
 async def test_on_a_socket_of_fronts_everybody_is_one(metrics: Metrics) -> None:
     terms = AnnouncementTerms("public", (), 60, is_fronted=True)
     transport, server = Transport(""), Server()
-    receive(connected(Announcements(terms, metrics), transport, server), v1(CLIENT))
+    receive(connected(made(terms, metrics), transport, server), v1(CLIENT))
 
     assert server.announcement.source(None) == ip_address(CLIENT)
 
@@ -187,9 +192,23 @@ async def test_a_connection_that_comes_while_all_is_closed_is_closed_too(
 async def test_a_refused_connection_is_counted_once(metrics: Metrics) -> None:
     terms = AnnouncementTerms("public", (ip_network("192.0.2.1/32"),), 0)
     transport = Transport()
-    receive(connected(Announcements(terms, metrics), transport, Server()), b"GET /")
+    receive(connected(made(terms, metrics), transport, Server()), b"GET /")
     await asyncio.sleep(0.01)
 
     assert transport.is_aborted
     assert refused(metrics, "malformed") == 1
     assert refused(metrics, "timeout") == 0
+
+
+async def test_who_is_replaced_waits_for_who_has_announced_nothing_yet(
+    announcements: Announcements,
+) -> None:
+    transport = Transport()
+    protocol = connected(announcements, transport, Server())
+    ending = asyncio.create_task(announcements.in_flight.end(60))
+    await asyncio.sleep(0)
+    assert not ending.done()
+    # The server has none of its own here, so this is the end of all.
+    receive(protocol, v1(CLIENT))
+    await ending
+    assert not transport.is_aborted

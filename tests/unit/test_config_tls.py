@@ -3,12 +3,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
+from relproxy.config import Configuration
 from relproxy.config_admin import Admin
+from relproxy.config_file import parse_configuration
 from relproxy.config_identity import TrustedSources
 from relproxy.config_listeners import Listener
 from relproxy.config_tls import ServerTls
+from relproxy.config_warnings import warnings
+from relproxy.errors import ConfigurationError
+from tests.unit.test_config import LEAST
 
 FILES = {"certificate_file": "/a.pem", "key_file": "/b.pem"}
 ASKING = FILES | {"client_ca_file": "/c.pem", "client_certificates": "optional"}
@@ -120,3 +126,34 @@ def test_an_address_of_the_network_is_not_fronted() -> None:
     with pytest.raises(ValidationError, match="fronted is for unix:/PATH only"):
         Listener(name="public", bind="127.0.0.1:9292", fronted=True)
     assert Listener(name="public", bind="unix:/s", fronted=True).fronted
+
+
+@pytest.mark.parametrize(
+    ("admin", "warns"),
+    [
+        pytest.param({"tokens_file": "/t"}, True, id="tokens in the clear"),
+        pytest.param({"tokens_file": "/t", "tls": FILES}, False, id="tokens within TLS"),
+        pytest.param({"tls": ASKING}, False, id="certificates"),
+    ],
+)
+def test_tokens_that_everybody_on_the_network_can_read_are_warned_of(
+    admin: dict[str, Any], *, warns: bool
+) -> None:
+    settings = LEAST | {"admin": admin | {"bind": "192.0.2.1:9393"}}
+    said = [*warnings(Configuration.model_validate(settings))]
+    assert any("without admin.tls: tokens" in warning for warning in said) is warns
+
+
+def test_names_of_certificates_that_nobody_is_asked_for_are_a_problem() -> None:
+    text = yaml.safe_dump(LEAST | {"trusted_sources": {"certificates": ["dns:nova.example.org"]}})
+    with pytest.raises(ConfigurationError, match=r"trusted_sources\.certificates: has a meaning"):
+        parse_configuration(text, "relproxy.yaml")
+
+
+def test_a_front_on_a_socket_may_use_a_header_without_networks() -> None:
+    listener = {"name": "public", "bind": "unix:/s", "fronted": True}
+    fronts = {"header": "x-forwarded-for"}
+    whole = LEAST | {"listeners": [listener], "fronts": fronts}
+    assert parse_configuration(yaml.safe_dump(whole), "a").fronts.header == "x-forwarded-for"
+    with pytest.raises(ConfigurationError, match=r"fronts\.networks or a fronted listener only"):
+        parse_configuration(yaml.safe_dump(LEAST | {"fronts": fronts}), "a")
