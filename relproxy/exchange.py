@@ -19,9 +19,8 @@ from relproxy.routing import Match
 
 # What has to happen where the data of an image is staged.
 _STAGED = frozenset({"image-stage", "image-import", "image-delete"})
-_TRANSFERS = frozenset({"image-download", "image-upload", "image-stage"})
-# What a store's backend is at work on before the registry answers.
-_DATA = _TRANSFERS | {"image-delete", "store-image"}
+# What a store's backend is at work on before the registry answers, besides what moves data itself.
+_DELETIONS = frozenset({"image-delete", "store-image"})
 
 _NOT_ASKED = NoCaller("This request needs no caller.", None)
 
@@ -75,7 +74,7 @@ class Exchange:
         sticks = self.match.route.registry.sticky_staging and operation.name in _STAGED
         return Errand(
             stays_with=(operation.image_id or "").lower() if sticks else None,
-            moves_data=operation.name in _DATA,
+            moves_data=operation.moves_data or operation.name in _DELETIONS,
         )
 
     def viewer(self, *, asks_for_community: bool = False) -> Viewer:
@@ -86,7 +85,7 @@ class Exchange:
 
 def kind_of(match: Match) -> Kind:
     """Say as what a request counts while it is under way."""
-    return "transfers" if match.operation.name in _TRANSFERS else "requests"
+    return "transfers" if match.operation.moves_data else "requests"
 
 
 def needs_caller(match: Match) -> bool:

@@ -22,6 +22,7 @@ from relproxy.errors import (
 from relproxy.filters.base import Dialect, is_image_id
 from relproxy.filters.visibility import ImageFacts, Rule, Viewer, decide, is_own
 from relproxy.identity.base import is_admin
+from relproxy.messages import Headers
 from relproxy.model import Caller, ImageRecord, Ownership, Tenancy
 from relproxy.settlement import Asked
 from relproxy.store.base import EntryKind, RelationQuery
@@ -242,8 +243,8 @@ class Explainer:
         asked, settings = self._asked[registry], self._configuration
         try:
             async with asyncio.timeout(settings.timeouts.probe_s):
-                status, body = await asked.get(
-                    asked.dialect.image_path(image_id), max_bytes=settings.limits.max_page_bytes
+                status, headers, body = await asked.image(
+                    image_id, max_bytes=settings.limits.max_page_bytes
                 )
         except TimeoutError:
             unknown.append("The image: the registry did not answer in time.")
@@ -253,7 +254,9 @@ class Explainer:
             return Image()
         if status not in {200, 404}:
             unknown.append(f"The image: the registry answers {status} to relproxy's own question.")
-        return _image_in(asked.dialect, status, body) if status == 200 else Image(status=status)
+        if status != 200:
+            return Image(status=status)
+        return _image_in(asked.dialect, headers, body)
 
 
 @dataclass(slots=True)
@@ -328,11 +331,11 @@ class _Seen:
         return Answer(None, None, _PERHAPS_ABSENT)
 
 
-def _image_in(dialect: Dialect, status: int, body: bytes) -> Image:
+def _image_in(dialect: Dialect, headers: Headers, body: bytes) -> Image:
     try:
-        return Image(dialect.image_facts(body), dialect.particulars(body), status)
+        return Image(dialect.image_facts(headers, body), dialect.particulars(headers, body), 200)
     except RegistryGarbageError:
-        return Image(_NOTHING, status=status)
+        return Image(_NOTHING, status=200)
 
 
 def _is_of(record: ImageRecord, image: Image) -> bool | None:

@@ -51,13 +51,15 @@ class Inspector:
             return None
         owners = await self._owners.owners(exchange.registry, (image_id.lower(),))
         response = await self._upstreams[exchange.registry].send(
-            "GET", exchange.dialect.image_path(image_id), whole_body_headers(exchange.outgoing)
+            exchange.dialect.image_method,
+            exchange.dialect.image_path(image_id),
+            whole_body_headers(exchange.outgoing),
         )
         body = await whole_response(response, max_bytes=self._limits.max_page_bytes)
         if response.head.status == 404:
             return None
         if response.head.status != 200:
             raise RegistryGarbageError("The registry failed to say what this image is.")
-        facts = exchange.dialect.image_facts(body)
+        facts = exchange.dialect.image_facts(response.head.headers, body)
         check_named(facts.id, image_id)
         return Inspected(facts, owners.get(image_id.lower()), whole(response.head, body))

@@ -60,8 +60,8 @@ class Judge:
             raise BadRequestError("'id' has to be a UUID in lower case with hyphens.")
 
     def effect(self, exchange: Exchange, body: bytes) -> BodyEffect | None:
-        """Return what not everyone may do with this body; raises if the caller may not."""
-        effect = exchange.dialect.effect(exchange.match.operation, body)
+        """Return what not everyone may do with this request; raises if the caller may not."""
+        effect = exchange.dialect.effect(exchange.match.operation, exchange.outgoing, body)
         if effect is not None and exchange.is_only_wall:
             refused = effect_objection(effect, exchange.caller)
             if refused is not None:

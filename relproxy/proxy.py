@@ -156,18 +156,24 @@ class Proxy:
     # -- create: capture, strip, forward, record
 
     async def _create(self, exchange: Exchange, permit: Permit) -> Response:
-        body = await whole_request(
-            exchange.request.body, max_bytes=self._parts.limits.max_request_body_bytes
+        body = await self._said_in(exchange)
+        said = exchange.dialect.read_create(
+            exchange.outgoing, body if isinstance(body, bytes) else b""
         )
-        said = exchange.dialect.read_create(body)
         capture = self._judge.capture(exchange, said)
         self._judge.check_create(exchange, said)
         if capture is None and not exchange.is_only_wall:
-            return await self._forward(exchange, said.stripped)
+            stripped = said.stripped if isinstance(body, bytes) else body
+            return await self._forward(replace(exchange, outgoing=said.headers), stripped)
         self._judge.check_id(said)
         # From here the create isn't cancelled with its client: what the registry makes is recorded.
         return await self._parts.tasks.finish(
-            permit.during(self._parts.recording.create(exchange, said, capture)), name="create"
+            permit.during(
+                self._parts.recording.create(
+                    exchange, said, capture, data=None if isinstance(body, bytes) else body
+                )
+            ),
+            name="create",
         )
 
     # -- list: filter
@@ -191,10 +197,8 @@ class Proxy:
     async def _image(self, exchange: Exchange, permit: Permit) -> Response:
         body: bytes | RequestBody = exchange.request.body
         if exchange.match.operation.has_effect:
-            body = await whole_request(
-                exchange.request.body, max_bytes=self._parts.limits.max_request_body_bytes
-            )
-            effect = self._judge.effect(exchange, body)
+            body = await self._said_in(exchange)
+            effect = self._judge.effect(exchange, body if isinstance(body, bytes) else b"")
             if effect is not None and effect.changes_owner:
                 return await self._parts.tasks.finish(
                     permit.during(self._parts.recording.owner_change(exchange, body)), name="owner"
@@ -208,6 +212,13 @@ class Proxy:
         if name == "image-delete":
             return await self._delete(exchange, found, permit)
         return await self._forward(exchange, body)
+
+    async def _said_in(self, exchange: Exchange) -> bytes | RequestBody:
+        """Read the body of a request that is said there; else it is data, and streams."""
+        body = exchange.request.body
+        if exchange.match.operation.is_said_in_headers:
+            return body
+        return await whole_request(body, max_bytes=self._parts.limits.max_request_body_bytes)
 
     async def _delete(
         self, exchange: Exchange, found: Inspected | None, permit: Permit

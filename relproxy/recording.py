@@ -12,7 +12,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -28,9 +28,9 @@ from relproxy.errors import (
 )
 from relproxy.exchange import Exchange
 from relproxy.failpoints import failpoint
-from relproxy.filters.base import CreateBody, check_named, is_image_id
+from relproxy.filters.base import CreateBody, check_named, created_from, is_image_id
 from relproxy.filters.headers import resized_headers, whole_body_headers
-from relproxy.messages import Response, ResponseHead, Sender
+from relproxy.messages import RequestBody, Response, ResponseHead, Sender
 from relproxy.metrics import Metrics
 from relproxy.model import Capture, CreatedImage, ImageKey, Intent
 from relproxy.store.base import Delivery, Entry, EntryKind, Journal, OwnerLookup
@@ -44,6 +44,8 @@ _LOOKED_UP_S = 1.0
 _NOTHING_WAS_DONE = frozenset({400, 401, 404, 405, 406, 411, 413, 414, 415, 417, 429, 431})
 # What it answers to one that it may have made; the very caller can see whether it has.
 _MAYBE_DONE = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT})
+# Glance's v1 answers a deletion with 200, its v2 with 204.
+_DELETED = frozenset({HTTPStatus.OK, HTTPStatus.NO_CONTENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +63,22 @@ class Recording:
     goes_on_unrecorded: bool
 
     async def create(
-        self, exchange: Exchange, said: CreateBody, capture: Capture | None
+        self,
+        exchange: Exchange,
+        said: CreateBody,
+        capture: Capture | None,
+        *,
+        data: RequestBody | None = None,
     ) -> Response:
         """Forward a create and record the image that the registry makes.
 
-        Raises what `created` raises.
+        `data` is the body of one that is said in headers. Raises what `created` raises.
         """
         registry = exchange.match.route.registry
         is_assigned = registry.assign_image_ids and not said.has_id
         image_id = time_ordered_id() if is_assigned else said.chosen_id
-        body = said.stripped
         if is_assigned and image_id is not None:
-            body = exchange.dialect.with_image_id(body, image_id)
+            said = exchange.dialect.with_image_id(said, image_id)
         project = exchange.caller.project if exchange.caller else None
         intent = Intent(
             registry.name,
@@ -82,9 +88,12 @@ class Recording:
             is_assigned=is_assigned,
             image_name=said.name,
         )
-        return await self.created(exchange, body, intent)
+        exchange = replace(exchange, outgoing=said.headers)
+        return await self.created(exchange, said.stripped if data is None else data, intent)
 
-    async def created(self, exchange: Exchange, body: bytes, intent: Intent) -> Response:
+    async def created(
+        self, exchange: Exchange, body: bytes | RequestBody, intent: Intent
+    ) -> Response:
         """Forward the body of a create as it is, and record what comes of the intent.
 
         Raises `JournalUnavailableError`, before anything is sent, and what `Upstream.send` raises.
@@ -96,7 +105,10 @@ class Recording:
         status = response.head.status
         if status == HTTPStatus.CREATED:
             return await self._completed(exchange, entry, response)
-        if 300 <= status < 500 and not (intent.is_assigned and status == HTTPStatus.CONFLICT):
+        is_refused = 300 <= status < 500
+        if is_refused and exchange.dialect.makes_images_in_steps and intent.is_assigned:
+            await self._left_behind(exchange, entry)
+        elif is_refused and not (intent.is_assigned and status == HTTPStatus.CONFLICT):
             await self._abandon(entry)
         else:
             # Not abandoned: the registry may have made the image. An id that relproxy has chosen
@@ -104,7 +116,26 @@ class Recording:
             await self._doubt(entry, f"the registry answered {status}")
         return response
 
-    async def owner_change(self, exchange: Exchange, body: bytes) -> Response:
+    async def _left_behind(self, exchange: Exchange, entry: Entry) -> None:
+        """Record the image that a refused create has left, if it has; the registry is done with it.
+
+        Glance's v1 makes the image before it takes its data: a killed one stays, and is whose it
+        is. It is asked for by the id that relproxy has chosen, with the caller's own eyes.
+        """
+        try:
+            image = await self._shown(exchange, entry.intent.image_id or "")
+            if image is None:
+                await self._abandon(entry)
+            else:
+                delivery = await self.journal.complete(entry, image)
+                self.metrics.records.labels(exchange.registry, delivery.value).inc()
+        except RelproxyError as failure:
+            await self._doubt(entry, repr(failure))
+        except (Exception, asyncio.CancelledError) as failure:
+            await self._doubt(entry, repr(failure))
+            raise
+
+    async def owner_change(self, exchange: Exchange, body: bytes | RequestBody) -> Response:
         """Forward a PATCH that changes an owner, and record the owner that the registry takes.
 
         Raises `NotFoundError` for an id that no image has, and what `created` raises.
@@ -138,7 +169,7 @@ class Recording:
         """
         asked_at = datetime.now(UTC)
         try:
-            image = await self._shown(exchange)
+            image = await self._shown(exchange, exchange.match.operation.image_id or "")
             if image is None or image.owner is None:
                 return False
             await self.journal.complete(entry, image, at=asked_at)
@@ -164,7 +195,7 @@ class Recording:
             or await self._shown_at(exchange)
         )
         head, answer = await self._exchanged(exchange, body)
-        if head.status != HTTPStatus.NO_CONTENT:
+        if head.status not in _DELETED:
             return whole(head, answer)
         await self._bury(exchange.registry, ImageKey(image_id, created_at))
         # As it was said: with no length, because there is no body.
@@ -183,23 +214,24 @@ class Recording:
         """Return the `created_at` of an image that the registry shows to the very caller."""
         try:
             async with asyncio.timeout(_LOOKED_UP_S):
-                image = await self._shown(exchange)
+                image = await self._shown(exchange, exchange.match.operation.image_id or "")
         except (RelproxyError, TimeoutError):
             return None
         return image.created_at if image is not None else None
 
-    async def _shown(self, exchange: Exchange) -> CreatedImage | None:
-        """Ask the registry for the image of a request, with the caller's own eyes."""
+    async def _shown(self, exchange: Exchange, image_id: str) -> CreatedImage | None:
+        """Ask the registry for an image with the caller's own eyes; None if it shows none."""
+        dialect = exchange.dialect
         answer = await self.upstreams[exchange.registry].send(
-            "GET",
-            exchange.dialect.image_path(exchange.match.operation.image_id or ""),
+            dialect.image_method,
+            dialect.image_path(image_id),
             whole_body_headers(exchange.outgoing),
         )
         body = await whole_response(answer, max_bytes=self.limits.max_page_bytes)
         if answer.head.status != HTTPStatus.OK:
             return None
-        image = exchange.dialect.created_image(body)
-        check_named(image.id, exchange.match.operation.image_id)
+        image = created_from(dialect.image_facts(answer.head.headers, body))
+        check_named(image.id, image_id)
         return image
 
     async def _bury(self, registry: str, image: ImageKey) -> None:
@@ -229,25 +261,40 @@ class Recording:
                 raise
             return None
 
-    async def _answered(self, exchange: Exchange, entry: Entry, body: bytes) -> Response:
+    async def _answered(
+        self, exchange: Exchange, entry: Entry, body: bytes | RequestBody
+    ) -> Response:
         """Return the registry's whole answer; if there is none, the entry is in doubt."""
         try:
             return await self._sent(exchange, body)
-        except (NothingSentError, BadRequestError):
+        except NothingSentError:
             await self._abandon(entry)
+            raise
+        except BadRequestError as failure:
+            # Nothing of a body that is at hand has left; of one that streams the beginning may.
+            if isinstance(body, bytes):
+                await self._abandon(entry)
+            else:
+                await self._doubt(entry, repr(failure))
             raise
         except (Exception, asyncio.CancelledError) as failure:
             await self._doubt(entry, repr(failure))
             raise
 
-    async def _sent(self, exchange: Exchange, body: bytes) -> Response:
+    async def _sent(self, exchange: Exchange, body: bytes | RequestBody) -> Response:
         return whole(*await self._exchanged(exchange, body))
 
-    async def _exchanged(self, exchange: Exchange, body: bytes) -> tuple[ResponseHead, bytes]:
-        upstream = self.upstreams[exchange.registry]
-        headers = resized_headers(exchange.outgoing, length=len(body))
+    async def _exchanged(
+        self, exchange: Exchange, body: bytes | RequestBody
+    ) -> tuple[ResponseHead, bytes]:
+        upstream, headers = self.upstreams[exchange.registry], exchange.outgoing
+        sent: bytes | RequestBody | None = body
+        if isinstance(body, bytes):
+            headers = resized_headers(headers, length=len(body))
+        elif body.is_empty:
+            sent = None
         method, target = exchange.request.head.method, exchange.match.target
-        response = await upstream.send(method, target, headers, body, errand=exchange.errand)
+        response = await upstream.send(method, target, headers, sent, errand=exchange.errand)
         failpoint("before-answer-read")
         return response.head, await whole_response(response, max_bytes=self.limits.max_page_bytes)
 

@@ -21,23 +21,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from relproxy.bodies import whole_response
 from relproxy.config import Limits
 from relproxy.errors import (
     JournalUnavailableError,
-    RegistryGarbageError,
     RegistryTimeoutError,
     RelproxyError,
     StoreUnavailableError,
 )
-from relproxy.filters.base import Dialect, check_named
+from relproxy.filters.base import Dialect, Page, check_named, created_from
 from relproxy.filters.headers import identity_headers
-from relproxy.filters.visibility import ImageFacts
 from relproxy.messages import Headers
 from relproxy.metrics import Metrics
 from relproxy.model import Caller, CreatedImage
@@ -51,6 +49,7 @@ from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream
 
 _LOG = logging.getLogger(__name__)
+_Answer = TypeVar("_Answer")
 
 _ROUND_S = 5.0
 _GATHERED_S = 0.1
@@ -104,18 +103,25 @@ class Asked:
     credentials: Credentials
     shows_every_image: bool = False
 
-    async def get(self, target: str, *, max_bytes: int) -> tuple[int, bytes]:
-        """Ask with relproxy's own credentials; return the status and the body of the answer.
+    async def image(self, image_id: str, *, max_bytes: int) -> tuple[int, Headers, bytes]:
+        """Ask for one image, as `get` does."""
+        target, method = self.dialect.image_path(image_id), self.dialect.image_method
+        return await self.get(target, max_bytes=max_bytes, method=method)
+
+    async def get(
+        self, target: str, *, max_bytes: int, method: str = "GET"
+    ) -> tuple[int, Headers, bytes]:
+        """Ask with relproxy's own credentials; return the status, headers and body of the answer.
 
         Raises what `Upstream.send` and `whole_response` raise, and the credentials' own error.
         """
         own = await self.credentials.headers()
         fields = (("Accept", "application/json"), *own)
-        response = await self.upstream.send("GET", target, Headers().with_added(*fields))
+        response = await self.upstream.send(method, target, Headers().with_added(*fields))
         body = await whole_response(response, max_bytes=max_bytes)
         if response.head.status == 401:
             self.credentials.forget(own)
-        return response.head.status, body
+        return response.head.status, response.head.headers, body
 
 
 class Unsettled(Exception):  # noqa: N818 - not an error, but what is so
@@ -313,31 +319,33 @@ class Settlement:
 
     async def _shown(self, asked: Asked, image_id: str) -> CreatedImage | None:
         """Return the image as the registry shows it; None if it says that there is none."""
-        status, body = await self._answer(asked, asked.dialect.image_path(image_id))
+        status, headers, body = await _in_time(
+            asked.image(image_id, max_bytes=self._limits.max_page_bytes)
+        )
         if status == 404:
             return None
         if status != 200:
             raise Unsettled(f"The registry answers {status} when asked for the image.")
-        facts = asked.dialect.image_facts(body)
+        facts = asked.dialect.image_facts(headers, body)
         check_named(facts.id, image_id)
-        return _created(facts)
+        return created_from(facts)
 
     async def _found(self, asked: Asked, row: Row) -> CreatedImage:
         """Return the one image that the create can have made, by what it said."""
         if row.image_name is None:
             raise Unsettled("The create named no id, and no name that an image can have.")
         _check_shown(asked)
-        target = asked.dialect.named_images_target(row.image_name)
-        status, body = await self._answer(asked, target)
-        if status != 200:
-            raise Unsettled(f"The registry answers {status} when asked for images of this name.")
-        page = asked.dialect.page(body)
+        page = await self._named(asked, row.image_name, None)
+        # Some registries say what comes next only where something does, others always.
+        has_more = page.next_marker is not None and bool(
+            (await self._named(asked, row.image_name, page.next_marker)).rows
+        )
         fitting = [
             image
             for r in page.rows
-            if (image := _created(r.facts)) is not None and await self._fits(row, image)
+            if (image := created_from(r.facts)) is not None and await self._fits(row, image)
         ]
-        if page.next_marker is not None or len(fitting) != 1:
+        if has_more or len(fitting) != 1:
             raise Unsettled(f"{len(fitting)} images of this name fit: a person has to say which.")
         return fitting[0]
 
@@ -348,12 +356,20 @@ class Settlement:
             return False
         return True
 
-    async def _answer(self, asked: Asked, target: str) -> tuple[int, bytes]:
-        try:
-            async with asyncio.timeout(_ASKED_S):
-                return await asked.get(target, max_bytes=self._limits.max_page_bytes)
-        except TimeoutError as failure:
-            raise RegistryTimeoutError("The registry did not answer in time.") from failure
+    async def _named(self, asked: Asked, name: str, marker: str | None) -> Page:
+        target = asked.dialect.named_images_target(name, marker)
+        status, _, body = await _in_time(asked.get(target, max_bytes=self._limits.max_page_bytes))
+        if status != 200:
+            raise Unsettled(f"The registry answers {status} when asked for images of this name.")
+        return asked.dialect.page(body)
+
+
+async def _in_time(answer: Awaitable[_Answer]) -> _Answer:
+    try:
+        async with asyncio.timeout(_ASKED_S):
+            return await answer
+    except TimeoutError as failure:
+        raise RegistryTimeoutError("The registry did not answer in time.") from failure
 
 
 def _check_shown(asked: Asked) -> None:
@@ -367,12 +383,6 @@ def _check_shown(asked: Asked) -> None:
 def _may_own(project: str | None, image: CreatedImage) -> bool:
     """Tell whether an image may be a project's, by what the registry says of its owner."""
     return None in {image.owner, project} or image.owner == project
-
-
-def _created(facts: ImageFacts) -> CreatedImage:
-    if facts.id is None or facts.created_at is None:
-        raise RegistryGarbageError("The registry's answer names no image.")
-    return CreatedImage(facts.id, facts.created_at, facts.owner)
 
 
 def front_credentials(roles: frozenset[str]) -> Anonymous:

@@ -115,7 +115,7 @@ class Shadow:
     # -- create
 
     async def _create(self, trial: Trial) -> Response:
-        body, onward = await self._read(trial.exchange.request.body)
+        body, onward = await self._read(trial)
         intent = await self._attempt(trial, self._intent(trial, body))
         if intent is None:
             return await self._sent(trial, onward)
@@ -130,7 +130,7 @@ class Shadow:
             return None  # Nobody is known to own what is made.
         if body is None:
             raise too_large(self._parts.limits.max_request_body_bytes)
-        said = exchange.dialect.read_create(body)
+        said = exchange.dialect.read_create(exchange.outgoing, body)
         capture = trial.check(lambda: judge.capture(exchange, said))
         trial.check(lambda: judge.check_create(exchange, said))
         if capture is None and not exchange.is_only_wall:
@@ -209,7 +209,7 @@ class Shadow:
         body, onward = None, exchange.request.body
         effect: BodyEffect | None = None
         if operation.has_effect:
-            body, onward = await self._read(onward)
+            body, onward = await self._read(trial)
             effect = await self._attempt(trial, self._effect(trial, body))
         if hangs_on_it and trial.enforced is not None and trial.judgement is ALLOWED:
             await self._attempt(trial, judge.own_or_visible(trial.enforced))
@@ -242,7 +242,10 @@ class Shadow:
 
     # -- what all have in common
 
-    async def _read(self, body: RequestBody) -> tuple[bytes | None, RequestBody]:
+    async def _read(self, trial: Trial) -> tuple[bytes | None, RequestBody]:
+        body = trial.exchange.request.body
+        if trial.exchange.match.operation.is_said_in_headers:
+            return b"", body
         return await read_ahead(body, max_bytes=self._parts.limits.max_request_body_bytes)
 
     async def _sent(self, trial: Trial, body: RequestBody) -> Response:

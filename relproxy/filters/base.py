@@ -38,13 +38,24 @@ def check_named(found: str | None, asked: str | None) -> None:
         raise RegistryGarbageError("The registry answered with another image.")
 
 
+def created_from(facts: ImageFacts) -> CreatedImage:
+    """Return the image that an answer is about.
+
+    Raises `RegistryGarbageError` if it doesn't say which, or when it was created.
+    """
+    if facts.id is None or facts.created_at is None:
+        raise RegistryGarbageError("The registry's answer names no image.")
+    return CreatedImage(facts.id, facts.created_at, facts.owner)
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One row of a dialect's table, matched by a request.
 
     `path` is the canonical path that the registry gets. `has_effect` says that the row's access
-    depends on what the body does too. `allowed` names the methods of the path where the request's
-    own isn't one of them.
+    depends on what the request does too, and `is_said_in_headers` that its headers say that: its
+    body is data then, and streams. `moves_data` says that an image's data goes over this very
+    request. `allowed` names the methods of the path where the request's own isn't one of them.
     """
 
     name: str
@@ -53,13 +64,15 @@ class Operation:
     path: str
     image_id: str | None = None
     has_effect: bool = False
+    is_said_in_headers: bool = False
+    moves_data: bool = False
     is_version_document: bool = False
     allowed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class BodyEffect:
-    """What a body does that not everyone may: `deed` completes the sentence "You may not …".
+    """What a request does that not everyone may: `deed` completes the sentence "You may not …".
 
     An admin may, unless `is_for_nobody`. `changes_owner` says that a record has to follow.
     """
@@ -73,12 +86,14 @@ class BodyEffect:
 class CreateBody:
     """What a create says, as far as relproxy needs it.
 
-    `stripped` is the body without the reserved properties: the very bytes that came in where it
-    had none. `has_id` says that it names an id in any way, be it null; `name` is what it calls the
-    image, None where no image can be called so; `effect` is what not everyone may do, or None.
+    `headers` and `stripped` are its headers and its body without the reserved properties: the very
+    fields and bytes that came in where they had none. `has_id` says that it names an id in any way,
+    be it null; `name` is what it calls the image, None where no image can be called so; `effect` is
+    what not everyone may do, or None.
     """
 
     metadata: BodyMetadata
+    headers: Headers
     stripped: bytes
     chosen_id: str | None
     has_id: bool
@@ -108,12 +123,16 @@ class Dialect(Protocol):
     """One image API. Every method is pure.
 
     `probe_target` needs no credentials and shows that a registry is there; `guarded_target` shows
-    images, and a registry that knows its callers refuses it without credentials.
+    images, and a registry that knows its callers refuses it without credentials. `image_method` is
+    that of the question for one image without its data. `makes_images_in_steps` says that a create
+    may be refused although its image was made.
     """
 
     name: str
     probe_target: str
     guarded_target: str
+    image_method: str
+    makes_images_in_steps: bool
 
     def operation(self, method: str, target: Target, headers: Headers) -> Operation:
         """Classify a request; one that isn't known is treated as the table's last row says."""
@@ -123,18 +142,21 @@ class Dialect(Protocol):
         """Return the headers without anything that would make another operation of the path."""
         ...
 
-    def read_create(self, body: bytes) -> CreateBody:
-        """Read the body of a create. Raises `BadRequestError` if it is malformed."""
+    def read_create(self, headers: Headers, body: bytes) -> CreateBody:
+        """Read a create; no body of one that is said in headers.
+
+        Raises `BadRequestError` if it is malformed.
+        """
         ...
 
-    def with_image_id(self, body: bytes, image_id: str) -> bytes:
-        """Return the body of a create with an id that relproxy has chosen; it named none."""
+    def with_image_id(self, said: CreateBody, image_id: str) -> CreateBody:
+        """Return a create with an id that relproxy has chosen; it named none."""
         ...
 
-    def effect(self, operation: Operation, body: bytes) -> BodyEffect | None:
-        """Say what not everyone may do with this body; None if there is nothing.
+    def effect(self, operation: Operation, headers: Headers, body: bytes) -> BodyEffect | None:
+        """Say what not everyone may do with this request; None if there is nothing.
 
-        Raises `BadRequestError` if the body is malformed.
+        Raises `BadRequestError` if it is malformed.
         """
         ...
 
@@ -142,11 +164,11 @@ class Dialect(Protocol):
         """Read a create's 201. Raises `RegistryGarbageError` if it names no image."""
         ...
 
-    def image_facts(self, body: bytes) -> ImageFacts:
-        """Read one image. Raises `RegistryGarbageError` if it is no image."""
+    def image_facts(self, headers: Headers, body: bytes) -> ImageFacts:
+        """Read the answer about one image. Raises `RegistryGarbageError` if it is no image."""
         ...
 
-    def particulars(self, body: bytes) -> Mapping[str, object]:
+    def particulars(self, headers: Headers, body: bytes) -> Mapping[str, object]:
         """Return what only a person wants to know of one image that `image_facts` could read."""
         ...
 
@@ -154,7 +176,7 @@ class Dialect(Protocol):
         """Return the path of one image."""
         ...
 
-    def named_images_target(self, name: str) -> str:
+    def named_images_target(self, name: str, marker: str | None = None) -> str:
         """Return the target of a list of the images of one name, of every visibility."""
         ...
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +16,15 @@ from urllib.parse import quote
 import msgspec
 
 from relproxy.errors import BadRequestError, RegistryGarbageError
-from relproxy.filters.base import UNKNOWN, BodyEffect, CreateBody, Operation, Page, Row
+from relproxy.filters.base import (
+    UNKNOWN,
+    BodyEffect,
+    CreateBody,
+    Operation,
+    Page,
+    Row,
+    created_from,
+)
 from relproxy.filters.capture import BodyMetadata
 from relproxy.filters.glance_pipeline import (
     as_sent,
@@ -71,6 +80,8 @@ class GlanceV2:
     name = "glance-v2"
     probe_target = "/versions"
     guarded_target = "/v2/images?limit=1"
+    image_method = "GET"
+    makes_images_in_steps = False
 
     def operation(self, method: str, target: Target, headers: Headers) -> Operation:
         """Classify a request on its canonical path.
@@ -95,7 +106,7 @@ class GlanceV2:
         """Take out what makes Glance see another version or another method."""
         return neutral_headers(headers, body_type="application/json")
 
-    def read_create(self, body: bytes) -> CreateBody:
+    def read_create(self, headers: Headers, body: bytes) -> CreateBody:
         """Read the JSON of `POST /v2/images`."""
         document = _request_document(body, dict)
         metadata = BodyMetadata(
@@ -104,6 +115,7 @@ class GlanceV2:
         chosen_id, owner, name = (document.get(key) for key in ("id", "owner", "name"))
         return CreateBody(
             metadata=metadata,
+            headers=headers,
             stripped=_stripped(body, document),
             chosen_id=chosen_id if chosen_id is None else str(chosen_id),
             has_id="id" in document,
@@ -112,11 +124,12 @@ class GlanceV2:
             effect=_create_effect(document),
         )
 
-    def with_image_id(self, body: bytes, image_id: str) -> bytes:
+    def with_image_id(self, said: CreateBody, image_id: str) -> CreateBody:
         """Put `id` before the other members, which keep their bytes."""
-        return render_object({"id": msgspec.json.encode(image_id), **shallow_object(body)})
+        members = {"id": msgspec.json.encode(image_id), **shallow_object(said.stripped)}
+        return replace(said, stripped=render_object(members))
 
-    def effect(self, operation: Operation, body: bytes) -> BodyEffect | None:
+    def effect(self, operation: Operation, _: Headers, body: bytes) -> BodyEffect | None:
         """Read the effect of a PATCH of an image, or of an import."""
         if operation.name == "image-update":
             return _update_effect(_request_document(body, list))
@@ -126,19 +139,13 @@ class GlanceV2:
 
     def created_image(self, body: bytes) -> CreatedImage:
         """Read the image that a 201 shows."""
-        facts = self.image_facts(body)
-        if facts.id is None or facts.created_at is None:
-            raise RegistryGarbageError("The registry's answer to a create names no image.")
-        return CreatedImage(facts.id, facts.created_at, facts.owner)
+        return created_from(_image_in(body))
 
-    def image_facts(self, body: bytes) -> ImageFacts:
+    def image_facts(self, _: Headers, body: bytes) -> ImageFacts:
         """Read the members of one image that the rule looks at."""
-        facts = read_facts(body)
-        if facts.id is None:
-            raise RegistryGarbageError("The registry's answer is not an image.")
-        return facts
+        return _image_in(body)
 
-    def particulars(self, body: bytes) -> dict[str, object]:
+    def particulars(self, _: Headers, body: bytes) -> dict[str, object]:
         """Return what else keeps an image out of lists, and whether it can be used."""
         document = decoded_value(body)
         return {name: document.get(name) for name in ("status", "os_hidden")}
@@ -147,10 +154,11 @@ class GlanceV2:
         """Return the path of one image."""
         return canonical_path(("v2", "images", image_id))
 
-    def named_images_target(self, name: str) -> str:
+    def named_images_target(self, name: str, marker: str | None = None) -> str:
         """Ask by name, in the quotes that keep Glance from reading an operator in it."""
         quoted = quote(f'in:"{name}"', safe="")
-        return f"{canonical_path(('v2', 'images'))}?name={quoted}&visibility=all"
+        further = "" if marker is None else f"&marker={quote(marker, safe='')}"
+        return f"{canonical_path(('v2', 'images'))}?name={quoted}&visibility=all{further}"
 
     def page(self, body: bytes) -> Page:
         """Read a list response, each image as its own bytes."""
@@ -179,6 +187,13 @@ class GlanceV2:
     def refusal(self, status: int, sentence: str, accept: str) -> tuple[str, bytes]:
         """Render an error as Glance does."""
         return error_page(status, sentence, accept)
+
+
+def _image_in(body: bytes) -> ImageFacts:
+    facts = read_facts(body)
+    if facts.id is None:
+        raise RegistryGarbageError("The registry's answer is not an image.")
+    return facts
 
 
 def _request_document(body: bytes, kind: type) -> Any:  # noqa: ANN401 - JSON

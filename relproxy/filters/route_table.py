@@ -25,23 +25,23 @@ class TableRow:
     access: Access
     treatment: Treatment = Treatment.PASS
     has_effect: bool = False
+    is_said_in_headers: bool = False
+    moves_data: bool = False
     is_version_document: bool = False
 
 
-def rows(  # noqa: PLR0913 - a row has that many columns
+def rows(
     methods: str,
     path: str,
     name: str,
     access: Access,
     treatment: Treatment = Treatment.PASS,
-    *,
-    has_effect: bool = False,
-    is_version_document: bool = False,
+    **traits: bool,
 ) -> Iterator[TableRow]:
-    """Yield a row for each of the methods of a path."""
+    """Yield a row for each of the methods of a path; `traits` are the row's own names."""
     pattern = tuple(path.strip("/").split("/")) if path != "/" else ()
     for method in methods.split():
-        yield TableRow(method, pattern, name, access, treatment, has_effect, is_version_document)
+        yield TableRow(method, pattern, name, access, treatment, **traits)
 
 
 def matching_rows(table: Sequence[TableRow], segments: tuple[str, ...]) -> tuple[TableRow, ...]:
@@ -66,6 +66,8 @@ def row_operation(row: TableRow, segments: tuple[str, ...], path: str) -> Operat
         path=path,
         image_id=image_id_in(row.pattern, segments),
         has_effect=row.has_effect,
+        is_said_in_headers=row.is_said_in_headers,
+        moves_data=row.moves_data,
         is_version_document=row.is_version_document,
     )
 

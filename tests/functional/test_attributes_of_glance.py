@@ -66,7 +66,10 @@ def test_every_attribute_of_glances_image_is_writable_read_only_or_refused(
     let_through = {
         name
         for name in attributes
-        if dialect.effect(update, json.dumps([{"op": "add", "path": f"/{name}"}]).encode()) is None
+        if dialect.effect(
+            update, Headers(), json.dumps([{"op": "add", "path": f"/{name}"}]).encode()
+        )
+        is None
     }
     assert let_through <= WRITABLE | READ_ONLY
 

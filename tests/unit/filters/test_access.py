@@ -13,6 +13,7 @@ from relproxy.errors import (
 from relproxy.filters.access import create_objection, effect_objection, narrowed, objection
 from relproxy.filters.base import UNKNOWN, BodyEffect, CreateBody, Operation
 from relproxy.filters.capture import BodyMetadata
+from relproxy.messages import Headers
 from relproxy.model import Access, AccessRule, Caller, Treatment
 from tests.unit.given import UUID
 
@@ -95,6 +96,7 @@ def create(
 ) -> CreateBody:
     return CreateBody(
         metadata=BodyMetadata(),
+        headers=Headers(),
         stripped=b"{}",
         chosen_id=chosen_id,
         has_id=chosen_id is not None,

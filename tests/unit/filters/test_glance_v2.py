@@ -17,6 +17,7 @@ from relproxy.model import Access, CreatedImage, Treatment
 from tests.unit.given import CREATED_AT, IMAGE_ID, OTHER_UUID, UUID, as_json, fields, image
 
 GLANCE = GlanceV2()
+NO_FIELDS = Headers()
 VND = "application/vnd.openstack.images-"
 ID = "a5878fd6-5385-4f9b-a0a9-8d61224875f7"
 NOTHING_KNOWN = ImageFacts(None, None, None, None)
@@ -309,7 +310,7 @@ def test_the_path_of_an_image_cannot_leave_the_images() -> None:
 def test_the_reserved_properties_are_stripped_and_nothing_else(
     body: bytes, stripped: bytes
 ) -> None:
-    assert GLANCE.read_create(body).stripped == stripped
+    assert GLANCE.read_create(NO_FIELDS, body).stripped == stripped
 
 
 @pytest.mark.parametrize(
@@ -323,7 +324,7 @@ def test_the_reserved_properties_are_stripped_and_nothing_else(
     ],
 )
 def test_a_body_without_reserved_properties_is_not_touched(body: bytes) -> None:
-    assert GLANCE.read_create(body).stripped == body
+    assert GLANCE.read_create(NO_FIELDS, body).stripped == body
 
 
 @pytest.mark.parametrize(
@@ -340,11 +341,12 @@ def test_a_body_without_reserved_properties_is_not_touched(body: bytes) -> None:
 def test_a_create_names_its_image_only_by_what_an_image_can_be_called(
     said: object, name: str | None
 ) -> None:
-    assert GLANCE.read_create(as_json({"name": said})).name == name
+    assert GLANCE.read_create(NO_FIELDS, as_json({"name": said})).name == name
 
 
 def test_what_a_create_says_is_read() -> None:
     said = GLANCE.read_create(
+        NO_FIELDS,
         as_json(
             {
                 "id": ID,
@@ -353,7 +355,7 @@ def test_what_a_create_says_is_read() -> None:
                 "instance_id": "i",
                 "instance_uuid": "n",
             }
-        )
+        ),
     )
 
     assert said.metadata == BodyMetadata(UUID, "i", "n")
@@ -362,7 +364,7 @@ def test_what_a_create_says_is_read() -> None:
 
 def test_a_null_says_nothing() -> None:
     said = GLANCE.read_create(
-        as_json({"id": None, "owner": None, "instance_id": None, "visibility": None})
+        NO_FIELDS, as_json({"id": None, "owner": None, "instance_id": None, "visibility": None})
     )
 
     assert said.metadata == BodyMetadata()
@@ -381,7 +383,7 @@ def test_a_null_says_nothing() -> None:
 )
 def test_a_create_that_repeats_a_key_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequestError, match="repeats a key"):
-        GLANCE.read_create(body)
+        GLANCE.read_create(NO_FIELDS, body)
 
 
 @pytest.mark.parametrize(
@@ -402,7 +404,7 @@ def test_a_create_that_repeats_a_key_is_refused(body: bytes) -> None:
 )
 def test_a_create_that_is_no_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequestError):
-        GLANCE.read_create(body)
+        GLANCE.read_create(NO_FIELDS, body)
 
 
 @pytest.mark.parametrize(
@@ -423,17 +425,17 @@ def test_a_create_that_is_no_json_object_is_refused(body: bytes) -> None:
     ids=json.dumps,
 )
 def test_a_create_that_publishes_or_places_is_for_administrators(document: dict[str, Any]) -> None:
-    assert GLANCE.read_create(as_json(document)).effect is not None
+    assert GLANCE.read_create(NO_FIELDS, as_json(document)).effect is not None
 
 
 @pytest.mark.parametrize("visibility", ["private", "shared"])
 def test_a_private_create_is_for_everyone(visibility: str) -> None:
-    assert GLANCE.read_create(as_json({"visibility": visibility})).effect is None
+    assert GLANCE.read_create(NO_FIELDS, as_json({"visibility": visibility})).effect is None
 
 
 @pytest.mark.parametrize("value", [5, True, ["p1"], {"a": 1}, ""], ids=json.dumps)
 def test_an_id_or_owner_of_another_type_is_never_taken_for_none(value: object) -> None:
-    said = GLANCE.read_create(as_json({"id": value, "owner": value}))
+    said = GLANCE.read_create(NO_FIELDS, as_json({"id": value, "owner": value}))
 
     assert said.chosen_id is not None
     assert said.owner is not None
@@ -472,8 +474,8 @@ def test_a_patch_of_what_an_image_belongs_to_is_for_administrators(pointer: str,
     newer = as_json([{"op": op, "path": pointer, "value": "x"}])
     older = as_json([{op: pointer, "value": "x"}])
 
-    assert GLANCE.effect(UPDATE, newer) is not None
-    assert GLANCE.effect(UPDATE, older) is not None
+    assert GLANCE.effect(UPDATE, NO_FIELDS, newer) is not None
+    assert GLANCE.effect(UPDATE, NO_FIELDS, older) is not None
 
 
 @pytest.mark.parametrize(
@@ -495,7 +497,7 @@ def test_a_patch_of_what_an_image_belongs_to_is_for_administrators(pointer: str,
     ],
 )
 def test_no_way_of_writing_a_patch_hides_what_it_touches(body: bytes) -> None:
-    assert GLANCE.effect(UPDATE, body) is not None
+    assert GLANCE.effect(UPDATE, NO_FIELDS, body) is not None
 
 
 @pytest.mark.parametrize(
@@ -516,7 +518,7 @@ def test_no_way_of_writing_a_patch_hides_what_it_touches(body: bytes) -> None:
 def test_a_patch_of_anything_else_is_for_the_owner(pointer: str) -> None:
     body = as_json([{"op": "add", "path": pointer, "value": "x"}, {"add": pointer, "value": "x"}])
 
-    assert GLANCE.effect(UPDATE, body) is None
+    assert GLANCE.effect(UPDATE, NO_FIELDS, body) is None
 
 
 @pytest.mark.parametrize("beside", ["/_x", "/image_id", "/visibility", "/name"])
@@ -527,13 +529,13 @@ def test_a_change_of_the_owner_is_one_whatever_stands_beside_it(beside: str) -> 
         {"op": "add", "path": beside, "value": "x"},
     ]
     for order in (changes, changes[::-1]):
-        effect = GLANCE.effect(UPDATE, as_json(order))
+        effect = GLANCE.effect(UPDATE, NO_FIELDS, as_json(order))
         assert effect is not None
         assert effect.changes_owner
 
 
 def test_a_patch_of_nothing_has_no_effect() -> None:
-    assert GLANCE.effect(UPDATE, b"[]") is None
+    assert GLANCE.effect(UPDATE, NO_FIELDS, b"[]") is None
 
 
 @pytest.mark.parametrize(
@@ -551,19 +553,19 @@ def test_a_patch_of_nothing_has_no_effect() -> None:
 )
 def test_a_patch_that_is_no_list_of_changes_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequestError):
-        GLANCE.effect(UPDATE, body)
+        GLANCE.effect(UPDATE, NO_FIELDS, body)
 
 
 @pytest.mark.parametrize("pointer", [None, 5, ["/owner"], {"a": "/owner"}, True], ids=json.dumps)
 def test_a_pointer_that_is_no_string_does_no_harm(pointer: object) -> None:
     # Glance answers 400 to it.
-    assert GLANCE.effect(UPDATE, as_json([{"op": "add", "path": pointer}])) is None
+    assert GLANCE.effect(UPDATE, NO_FIELDS, as_json([{"op": "add", "path": pointer}])) is None
 
 
 def test_an_import_of_what_was_staged_is_for_the_owner() -> None:
     body = as_json({"method": {"name": "glance-direct"}, "stores": ["fast"]})
 
-    assert GLANCE.effect(IMPORT, body) is None
+    assert GLANCE.effect(IMPORT, NO_FIELDS, body) is None
 
 
 @pytest.mark.parametrize(
@@ -585,7 +587,7 @@ def test_an_import_of_what_was_staged_is_for_the_owner() -> None:
     ids=json.dumps,
 )
 def test_any_other_import_is_for_administrators(document: dict[str, Any]) -> None:
-    assert GLANCE.effect(IMPORT, as_json(document)) is not None
+    assert GLANCE.effect(IMPORT, NO_FIELDS, as_json(document)) is not None
 
 
 @pytest.mark.parametrize(
@@ -599,13 +601,13 @@ def test_any_other_import_is_for_administrators(document: dict[str, Any]) -> Non
 )
 def test_an_import_that_is_malformed_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequestError):
-        GLANCE.effect(IMPORT, body)
+        GLANCE.effect(IMPORT, NO_FIELDS, body)
 
 
 def test_other_operations_have_no_effect_of_their_bodies() -> None:
     upload = Operation("image-upload", Treatment.IMAGE, Access.OWN, f"/v2/images/{ID}/file")
 
-    assert GLANCE.effect(upload, b"\x00any bytes") is None
+    assert GLANCE.effect(upload, NO_FIELDS, b"\x00any bytes") is None
 
 
 # -- one image
@@ -614,7 +616,7 @@ def test_other_operations_have_no_effect_of_their_bodies() -> None:
 def test_the_facts_of_an_image_are_read() -> None:
     body = as_json(image(ID, owner="p1", visibility="shared", name="x"))
 
-    assert GLANCE.image_facts(body) == ImageFacts(ID, "p1", "shared", CREATED_AT)
+    assert GLANCE.image_facts(NO_FIELDS, body) == ImageFacts(ID, "p1", "shared", CREATED_AT)
     assert GLANCE.created_image(body) == CreatedImage(ID, CREATED_AT, "p1")
 
 
@@ -650,7 +652,7 @@ def test_an_image_without_an_owner_has_none() -> None:
 )
 def test_an_answer_that_is_not_one_image_is_garbage(body: bytes) -> None:
     with pytest.raises(RegistryGarbageError):
-        GLANCE.image_facts(body)
+        GLANCE.image_facts(NO_FIELDS, body)
     with pytest.raises(RegistryGarbageError):
         GLANCE.created_image(body)
 
