@@ -217,6 +217,8 @@ class Explainer:
         unknown = list(history.unknown)
         ownership, is_known = await self._ownership(registry.name, image_id.lower())
         image = await self._image(registry.name, image_id, unknown)
+        if registry.tenancy is Tenancy.REGISTRY:
+            image = await self._with_share(registry.name, caller, image, unknown)
         seen = _Seen(Viewer(registry.tenancy, caller), image, ownership, is_known)
         in_lists = seen.in_lists()
         return InRegistry(
@@ -257,6 +259,25 @@ class Explainer:
         if status != 200:
             return Image(status=status)
         return _image_in(asked.dialect, headers, body)
+
+    async def _with_share(
+        self, registry: str, caller: Caller, image: Image, unknown: list[str]
+    ) -> Image:
+        """Return the image as shared with the project, where only another question tells that."""
+        asked, settings = self._asked[registry], self._configuration
+        target = asked.dialect.shares_target(caller.project)
+        if target is None or image.facts is None or image.facts.visibility != "private":
+            return image
+        try:
+            async with asyncio.timeout(settings.timeouts.probe_s):
+                status, _, body = await asked.get(target, max_bytes=settings.limits.max_page_bytes)
+            if status == 200 and image.facts.id in asked.dialect.shared_ids(body):
+                return replace(image, facts=replace(image.facts, visibility="shared"))
+        except (TimeoutError, RelproxyError):
+            status = 0
+        if status != 200:
+            unknown.append("Whether the image is shared with the project: the registry failed.")
+        return image
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relproxy.bodies import whole, whole_response
 from relproxy.config import Limits
@@ -12,7 +12,7 @@ from relproxy.exchange import Exchange
 from relproxy.filters.base import Page, Row, is_image_id
 from relproxy.filters.headers import rewritten_headers, whole_body_headers
 from relproxy.filters.query import NO_IMAGE, ListQuery, parse_list_query, upstream_query
-from relproxy.filters.visibility import may_see
+from relproxy.filters.visibility import is_own, may_see
 from relproxy.inspection import Inspector
 from relproxy.messages import Response, ResponseHead
 from relproxy.metrics import Metrics
@@ -60,6 +60,7 @@ class Listing:
         self._viewer = exchange.viewer(asks_for_community=community)
         self._only: frozenset[ImageKey] | None = None
         self._first: tuple[Response, Page] | None = None
+        self._shared: frozenset[str] | None = None
 
     async def respond(self) -> Response:
         """Return the whole filtered page, or the registry's own refusal.
@@ -71,7 +72,8 @@ class Listing:
             self._registry.default_limit if asked is None else asked, self._registry.max_limit
         )
         # One image more than is shown tells whether there is a next page.
-        found = Found(wanted=limit + 1 if limit else 0, marker=self._query.marker)
+        further = int(self._exchange.dialect.links_next_page)
+        found = Found(wanted=limit + further if limit else 0, marker=self._query.marker)
         try:
             await self.check()
             await self._find(found)
@@ -95,8 +97,9 @@ class Listing:
             return ()
         if self._query.instance_id is not None:
             self._only = frozenset(await self._images_of_instance())
-        ownerships = await self._ownerships(page.rows)
-        return [row for row in page.rows if not self._shows(row, ownerships)]
+        rows = await self._with_shares(page.rows)
+        ownerships = await self._ownerships(rows)
+        return [row for row in rows if not self._shows(row, ownerships)]
 
     async def _find(self, found: Found) -> None:
         pager = Pager(
@@ -121,6 +124,9 @@ class Listing:
         A foreign image that is only read and hidden still tells: by the time it takes, and by a
         page that it makes too large. For a project with too many images to ask for all are read.
         """
+        if not self._exchange.dialect.selects_by_id:
+            await pager.walk(self._exchange.dialect.unnarrowed(self._query), found)
+            return
         streams = await self._own_and_public()
         await self._find_in(pager, found, streams or (self._query,))
 
@@ -166,8 +172,20 @@ class Listing:
 
     async def _find_by_ids(self, pager: Pager, found: Found, images: Sequence[ImageKey]) -> None:
         self._only = frozenset(images)
+        if not self._exchange.dialect.selects_by_id:
+            await self._find_among_all(pager, found)
+            return
         ids = tuple(dict.fromkeys(image.id for image in images))
         await self._find_in(pager, found, self._by_ids(ids or (NO_IMAGE,)))
+
+    async def _find_among_all(self, pager: Pager, found: Found) -> None:
+        """Read a list that can't be asked for certain ids until they are found, or it ends."""
+        found.wanted = min(found.wanted, len({image.id for image in self._only or ()}))
+        if found.wanted:
+            # Unnarrowed for admins too: they ask for the instance's images, not for what is public.
+            await pager.walk(self._exchange.dialect.unnarrowed(self._query), found)
+        else:
+            await self._fetch(self._query, 0, found.marker)
 
     async def _find_in(self, pager: Pager, found: Found, streams: Sequence[ListQuery]) -> None:
         if len(streams) == 1:
@@ -211,7 +229,7 @@ class Listing:
     def _page_in(self, response: Response, body: bytes) -> Page:
         if response.head.status != 200:
             self._give_up(response, body)
-        return self._exchange.dialect.page(body)
+        return self._exchange.dialect.page(body, self._exchange.match.operation.name)
 
     def _give_up(self, response: Response, body: bytes) -> None:
         """Raise what a page that isn't one means: never a list, and never a part of one."""
@@ -231,11 +249,12 @@ class Listing:
         return await self._tools.upstream.send("GET", target, headers)
 
     def _target(self, query: ListQuery, limit: int, marker: str | None) -> str:
-        path = self._exchange.match.operation.path
+        path = self._exchange.dialect.list_path(self._exchange.match.operation)
         return f"{path}?{upstream_query(query, limit=limit, marker=marker)}"
 
     async def _visible(self, rows: Sequence[Row]) -> Sequence[Row]:
         """Return the rows that the caller may see, and count the others."""
+        rows = await self._with_shares(rows)
         ownerships = await self._ownerships(rows)
         kept = [row for row in rows if self._shows(row, ownerships)]
         hidden = len(rows) - len(kept)
@@ -257,6 +276,29 @@ class Listing:
             return {}
         return await self._tools.owners.owners(self._exchange.registry, asked)
 
+    async def _with_shares(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Return the rows, shared ones as that, where a list doesn't say which those are."""
+        caller, dialect = self._exchange.caller, self._exchange.dialect
+        if caller is None or caller.is_admin or self._exchange.is_only_wall:
+            return rows
+        target = dialect.shares_target(caller.project)
+        foreign = {r for r in rows if not (r.facts.visibility == "public" or self._is_own(r))}
+        if target is None or not foreign:
+            return rows
+        if self._shared is None:
+            self._shared = await self._shared_ids(target)
+        return [_as_shared(r) if r in foreign and r.facts.id in self._shared else r for r in rows]
+
+    def _is_own(self, row: Row) -> bool:
+        return is_own(self._viewer, row.facts, None)
+
+    async def _shared_ids(self, target: str) -> frozenset[str]:
+        response = await self._get(target)
+        body = await whole_response(response, max_bytes=self._tools.limits.max_page_bytes)
+        if response.head.status != 200:
+            raise RegistryGarbageError("The registry failed to say what is shared.")
+        return self._exchange.dialect.shared_ids(body)
+
     def _rendered(self, rows: list[Row], *, has_more: bool) -> Response:
         if self._first is None:
             raise RegistryGarbageError("The registry answered no list.")
@@ -267,3 +309,7 @@ class Listing:
         )
         headers = rewritten_headers(response.head.headers, length=len(body))
         return Response(ResponseHead(200, response.head.reason, headers), body)
+
+
+def _as_shared(row: Row) -> Row:
+    return replace(row, facts=replace(row.facts, visibility="shared"))

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from relproxy.bodies import Copy, copied, read_ahead, too_large
 from relproxy.config import Limits
-from relproxy.errors import RelproxyError
+from relproxy.errors import NotFoundError, RelproxyError
 from relproxy.exchange import Exchange, Own, exchange_for, identified, shadow_exchange
 from relproxy.filters.base import BodyEffect, CreateBody, Row
 from relproxy.filters.body import decoded
@@ -77,7 +77,10 @@ class Shadow:
                 response = await self._list(trial)
             case Treatment.IMAGE:
                 response = await self._image(trial)
-            case Treatment.PASS | Treatment.REFUSE:
+            case Treatment.REFUSE:
+                trial.fails(NotFoundError("The resource could not be found."))
+                response = await self._sent(trial, request.body)
+            case Treatment.PASS:
                 response = await self._sent(trial, request.body)
         tell(trial, response, self._parts.metrics)
         return trial.exchange, response

@@ -125,7 +125,9 @@ class Dialect(Protocol):
     `probe_target` needs no credentials and shows that a registry is there; `guarded_target` shows
     images, and a registry that knows its callers refuses it without credentials. `image_method` is
     that of the question for one image without its data. `makes_images_in_steps` says that a create
-    may be refused although its image was made.
+    may be refused although its image was made. `selects_by_id` says that a list can be asked for
+    certain ids; `links_next_page` that a page says whether another one follows: where none does,
+    clients go on behind the last image until a page is empty.
     """
 
     name: str
@@ -133,6 +135,8 @@ class Dialect(Protocol):
     guarded_target: str
     image_method: str
     makes_images_in_steps: bool
+    selects_by_id: bool
+    links_next_page: bool
 
     def operation(self, method: str, target: Target, headers: Headers) -> Operation:
         """Classify a request; one that isn't known is treated as the table's last row says."""
@@ -180,8 +184,32 @@ class Dialect(Protocol):
         """Return the target of a list of the images of one name, of every visibility."""
         ...
 
-    def page(self, body: bytes) -> Page:
-        """Read a list response. Raises `RegistryGarbageError` if it can't be proven understood."""
+    def shares_target(self, project: str) -> str | None:
+        """Return the target that names the images shared with a project.
+
+        None where each image of a list says itself whether it is shared; else those that aren't
+        public are read as private.
+        """
+        ...
+
+    def shared_ids(self, body: bytes) -> frozenset[str]:
+        """Read the answer to that. Raises `RegistryGarbageError` if it is none."""
+        ...
+
+    def list_path(self, operation: Operation) -> str:
+        """Return the path of the list that says of each image whose it is."""
+        ...
+
+    def unnarrowed(self, query: ListQuery) -> ListQuery:
+        """Return the query by which a registry lists to its admin all that a project may see."""
+        ...
+
+    def page(self, body: bytes, operation: str = "image-list") -> Page:
+        """Read a list response, its rows as the operation shows them.
+
+        Raises `RegistryGarbageError` if it can't be proven understood. `next_marker` is behind the
+        last row where the page doesn't say that nothing follows.
+        """
         ...
 
     def render_page(

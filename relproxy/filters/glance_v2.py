@@ -82,6 +82,8 @@ class GlanceV2:
     guarded_target = "/v2/images?limit=1"
     image_method = "GET"
     makes_images_in_steps = False
+    selects_by_id = True
+    links_next_page = True
 
     def operation(self, method: str, target: Target, headers: Headers) -> Operation:
         """Classify a request on its canonical path.
@@ -160,7 +162,23 @@ class GlanceV2:
         further = "" if marker is None else f"&marker={quote(marker, safe='')}"
         return f"{canonical_path(('v2', 'images'))}?name={quoted}&visibility=all{further}"
 
-    def page(self, body: bytes) -> Page:
+    def shares_target(self, _: str) -> str | None:
+        """Return none: an image's visibility says it."""
+        return None
+
+    def shared_ids(self, _: bytes) -> frozenset[str]:
+        """Read no such answer."""
+        raise RegistryGarbageError("This registry isn't asked what is shared.")
+
+    def list_path(self, operation: Operation) -> str:
+        """Return the list's own path: every list says all of each image."""
+        return operation.path
+
+    def unnarrowed(self, query: ListQuery) -> ListQuery:
+        """Return the query as it is: it lists what its filters say, to an admin."""
+        return query
+
+    def page(self, body: bytes, _: str = "image-list") -> Page:
         """Read a list response, each image as its own bytes."""
         return read_page(body)
 
