@@ -13,7 +13,7 @@ from relproxy.bodies import whole, whole_response
 from relproxy.config import Limits
 from relproxy.errors import RegistryGarbageError
 from relproxy.exchange import Exchange
-from relproxy.filters.base import check_named, is_image_id
+from relproxy.filters.base import check_named
 from relproxy.filters.headers import whole_body_headers
 from relproxy.filters.visibility import ImageFacts
 from relproxy.messages import Response, Sender
@@ -47,7 +47,7 @@ class Inspector:
         Raises `StoreUnavailableError`, `RegistryGarbageError` where the registry answers neither
         with the image nor with 404, and what `Upstream.send` raises.
         """
-        if not is_image_id(image_id):
+        if not exchange.dialect.is_image_id(image_id):
             return None
         owners = await self._owners.owners(exchange.registry, (image_id.lower(),))
         response = await self._upstreams[exchange.registry].send(

@@ -5,7 +5,6 @@ The flow asks here before it acts. A route in shadow asks the same, and acts on 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from relproxy.errors import BadRequestError, NotFoundError
@@ -17,13 +16,6 @@ from relproxy.filters.trust import TrustedSources
 from relproxy.filters.visibility import is_own, may_see
 from relproxy.inspection import Inspected, Inspector
 from relproxy.model import Access, Capture
-
-_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-def is_recordable_id(image_id: str) -> bool:
-    """Tell whether a chosen id is one under which an image can be recorded before it is made."""
-    return _CANONICAL_UUID.fullmatch(image_id) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +46,14 @@ class Judge:
         if refused is not None:
             raise refused
 
-    def check_id(self, said: CreateBody) -> None:
+    def check_id(self, exchange: Exchange, said: CreateBody) -> None:
         """Raise `BadRequestError` if the chosen id of an image that is to be recorded won't do."""
-        if said.chosen_id is not None and not is_recordable_id(said.chosen_id):
+        dialect = exchange.dialect
+        if said.chosen_id is None or dialect.is_recordable_id(said.chosen_id):
+            return
+        if dialect.takes_chosen_ids:
             raise BadRequestError("'id' has to be a UUID in lower case with hyphens.")
+        raise BadRequestError("'id' has to be a number as the registry writes it.")
 
     def effect(self, exchange: Exchange, body: bytes) -> BodyEffect | None:
         """Return what not everyone may do with this request; raises if the caller may not."""

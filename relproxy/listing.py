@@ -9,7 +9,7 @@ from relproxy.bodies import whole, whole_response
 from relproxy.config import Limits
 from relproxy.errors import BadRequestError, ListChangedError, RegistryGarbageError
 from relproxy.exchange import Exchange
-from relproxy.filters.base import Page, Row, is_image_id
+from relproxy.filters.base import Page, Row
 from relproxy.filters.headers import rewritten_headers, whole_body_headers
 from relproxy.filters.query import NO_IMAGE, ListQuery, parse_list_query, upstream_query
 from relproxy.filters.visibility import is_own, may_see
@@ -211,7 +211,7 @@ class Listing:
         marker = self._query.marker
         if marker is None or not self._exchange.is_only_wall or self._exchange.is_admin:
             return
-        if not (is_image_id(marker) and await self._is_visible(marker)):
+        if not (self._exchange.dialect.is_image_id(marker) and await self._is_visible(marker)):
             raise BadRequestError(self._exchange.dialect.absent_image(marker))
 
     async def _is_visible(self, image_id: str) -> bool:

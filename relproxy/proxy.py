@@ -165,7 +165,7 @@ class Proxy:
         if capture is None and not exchange.is_only_wall:
             stripped = said.stripped if isinstance(body, bytes) else body
             return await self._forward(replace(exchange, outgoing=said.headers), stripped)
-        self._judge.check_id(said)
+        self._judge.check_id(exchange, said)
         # From here the create isn't cancelled with its client: what the registry makes is recorded.
         return await self._parts.tasks.finish(
             permit.during(

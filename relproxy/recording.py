@@ -28,7 +28,7 @@ from relproxy.errors import (
 )
 from relproxy.exchange import Exchange
 from relproxy.failpoints import failpoint
-from relproxy.filters.base import CreateBody, check_named, created_from, is_image_id
+from relproxy.filters.base import CreateBody, check_named, created_from
 from relproxy.filters.headers import resized_headers, whole_body_headers
 from relproxy.messages import RequestBody, Response, ResponseHead, Sender
 from relproxy.metrics import Metrics
@@ -75,7 +75,8 @@ class Recording:
         `data` is the body of one that is said in headers. Raises what `created` raises.
         """
         registry = exchange.match.route.registry
-        is_assigned = registry.assign_image_ids and not said.has_id
+        takes_ids = registry.assign_image_ids and exchange.dialect.takes_chosen_ids
+        is_assigned = takes_ids and not said.has_id
         image_id = time_ordered_id() if is_assigned else said.chosen_id
         if is_assigned and image_id is not None:
             said = exchange.dialect.with_image_id(said, image_id)
@@ -103,7 +104,7 @@ class Recording:
             return await self._sent(exchange, body)
         response = await self._answered(exchange, entry, body)
         status = response.head.status
-        if status == HTTPStatus.CREATED:
+        if status == exchange.dialect.created_status:
             return await self._completed(exchange, entry, response)
         is_refused = 300 <= status < 500
         if is_refused and exchange.dialect.makes_images_in_steps and intent.is_assigned:
@@ -141,7 +142,7 @@ class Recording:
         Raises `NotFoundError` for an id that no image has, and what `created` raises.
         """
         image_id = (exchange.match.operation.image_id or "").lower()
-        if not is_image_id(image_id):
+        if not exchange.dialect.is_image_id(image_id):
             # It would be the journal's whatever its size; or a database's other way to spell an id.
             raise NotFoundError(exchange.dialect.absent_image(image_id))
         entry = await self._begun(Intent(exchange.registry, None, None, image_id), EntryKind.OWNER)

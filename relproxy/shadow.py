@@ -26,7 +26,7 @@ from relproxy.filters.base import BodyEffect, CreateBody, Row
 from relproxy.filters.body import decoded
 from relproxy.identity.base import IdentityProvider, NoCaller
 from relproxy.inspection import Inspector
-from relproxy.judging import Judge, is_recordable_id
+from relproxy.judging import Judge
 from relproxy.listing import Listing, ListTools
 from relproxy.messages import PLAIN, Errand, Headers, Request, RequestBody, Response, Sender
 from relproxy.metrics import Metrics
@@ -138,7 +138,7 @@ class Shadow:
         trial.check(lambda: judge.check_create(exchange, said))
         if capture is None and not exchange.is_only_wall:
             return None
-        trial.check(lambda: judge.check_id(said))
+        trial.check(lambda: judge.check_id(exchange, said))
         if exchange.is_only_wall and _is_for_another(said, exchange.caller):
             return None
         chosen = said.chosen_id
@@ -146,7 +146,7 @@ class Shadow:
             exchange.registry,
             exchange.caller.project if exchange.caller else None,
             capture,
-            chosen if chosen is not None and is_recordable_id(chosen) else None,
+            chosen if chosen is not None and exchange.dialect.is_recordable_id(chosen) else None,
             image_name=said.name,
         )
 

@@ -22,11 +22,17 @@ from relproxy.model import Access, CreatedImage, Treatment
 UNKNOWN = "other"
 
 _IMAGE_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
+_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def is_image_id(text: str) -> bool:
     """Tell whether a registry may have this id; anything else could be another path."""
     return _IMAGE_ID.fullmatch(text) is not None
+
+
+def is_canonical_uuid(text: str) -> bool:
+    """Tell whether an id is a UUID in the one spelling in which it is recorded."""
+    return _CANONICAL_UUID.fullmatch(text) is not None
 
 
 def check_named(found: str | None, asked: str | None) -> None:
@@ -124,10 +130,11 @@ class Dialect(Protocol):
 
     `probe_target` needs no credentials and shows that a registry is there; `guarded_target` shows
     images, and a registry that knows its callers refuses it without credentials. `image_method` is
-    that of the question for one image without its data. `makes_images_in_steps` says that a create
-    may be refused although its image was made. `selects_by_id` says that a list can be asked for
-    certain ids; `links_next_page` that a page says whether another one follows: where none does,
-    clients go on behind the last image until a page is empty.
+    that of the question for one image without its data. `created_status` is that of a create that
+    was done, `makes_images_in_steps` says that one may be refused although its image was made, and
+    `takes_chosen_ids` that relproxy can choose an id for it. `selects_by_id` says that a list can
+    be asked for certain ids; `links_next_page` that a page says whether another one follows: where
+    none does, clients go on behind the last image until a page is empty.
     """
 
     name: str
@@ -135,6 +142,8 @@ class Dialect(Protocol):
     guarded_target: str
     image_method: str
     makes_images_in_steps: bool
+    created_status: int
+    takes_chosen_ids: bool
     selects_by_id: bool
     links_next_page: bool
 
@@ -174,6 +183,14 @@ class Dialect(Protocol):
 
     def particulars(self, headers: Headers, body: bytes) -> Mapping[str, object]:
         """Return what only a person wants to know of one image that `image_facts` could read."""
+        ...
+
+    def is_image_id(self, text: str) -> bool:
+        """Tell whether an image may have this id; else the registry might take it for another."""
+        ...
+
+    def is_recordable_id(self, text: str) -> bool:
+        """Tell whether a chosen id is one under which an image is recorded before it is made."""
         ...
 
     def image_path(self, image_id: str) -> str:

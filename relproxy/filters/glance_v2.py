@@ -24,6 +24,8 @@ from relproxy.filters.base import (
     Page,
     Row,
     created_from,
+    is_canonical_uuid,
+    is_image_id,
 )
 from relproxy.filters.capture import BodyMetadata
 from relproxy.filters.glance_pipeline import (
@@ -82,6 +84,8 @@ class GlanceV2:
     guarded_target = "/v2/images?limit=1"
     image_method = "GET"
     makes_images_in_steps = False
+    created_status = 201
+    takes_chosen_ids = True
     selects_by_id = True
     links_next_page = True
 
@@ -151,6 +155,14 @@ class GlanceV2:
         """Return what else keeps an image out of lists, and whether it can be used."""
         document = decoded_value(body)
         return {name: document.get(name) for name in ("status", "os_hidden")}
+
+    def is_image_id(self, text: str) -> bool:
+        """Tell whether an image may have this id."""
+        return is_image_id(text)
+
+    def is_recordable_id(self, text: str) -> bool:
+        """Tell whether this is a UUID in lower case: MariaDB compares without case."""
+        return is_canonical_uuid(text)
 
     def image_path(self, image_id: str) -> str:
         """Return the path of one image."""
