@@ -68,6 +68,8 @@ class Faults:
     extra_headers: list[tuple[str, str]] = field(default_factory=list)  # on every answer
     slow_upload_reader: asyncio.Event | None = None  # no byte of an upload is read before
     refuse_upload: int | None = None  # this status to an upload, its body unread
+    status_of_meta: int | None = None  # this when v1 is asked what an image is
+    shares: bytes | None = None  # 200 and this when v1 is asked what is shared with a project
     image_patch: Callable[[Image], bytes] | None = None  # renders one row of a list
 
 

@@ -33,6 +33,8 @@ from relproxy.draining import Departure, InFlight
 from relproxy.explanation import Explainer
 from relproxy.filters.base import Dialect
 from relproxy.filters.capture import MetadataHeaders
+from relproxy.filters.glance_registry import GlanceRegistry
+from relproxy.filters.glance_v1 import GlanceV1
 from relproxy.filters.glance_v2 import GlanceV2
 from relproxy.filters.trust import TrustedSources
 from relproxy.health_checks import HealthChecks
@@ -59,7 +61,9 @@ from relproxy.upstream import Upstream
 
 _LOG = logging.getLogger(__name__)
 
-_DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (GlanceV2(),)}
+_DIALECTS: Mapping[str, Dialect] = {
+    dialect.name: dialect for dialect in (GlanceV2(), GlanceV1(), GlanceRegistry())
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,8 +139,8 @@ class Registry(Section):
     """One image registry."""
 
     name: Name = Field(description="What routes, records and metrics call it; records keep it.")
-    dialect: Literal["glance-v2"] = Field(
-        default="glance-v2", description="The image API that it speaks."
+    dialect: Literal["glance-v2", "glance-v1", "glance-registry"] = Field(
+        default="glance-v2", description="The image API by which it is spoken to."
     )
     tenancy: Tenancy = Field(
         description="registry: it authenticates callers itself; relproxy: it doesn't."

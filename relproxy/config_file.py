@@ -160,6 +160,7 @@ def _between_settings(tree: dict[str, Any]) -> Iterator[_Problem]:
     yield from _certificates(tree)
     for index, registry in enumerate(_mappings(tree, "registries")):
         yield from _limits(registry, index)
+        yield from _dialect(registry, index)
     yield from _tls(tree)
     for index, route in enumerate(_mappings(tree, "routes")):
         yield from _dangling(route, index, names)
@@ -283,6 +284,22 @@ def _limits(registry: dict[str, Any], index: int) -> Iterator[_Problem]:
     )
     if isinstance(default, int) and isinstance(maximum, int) and default > maximum:
         yield ("registries", index, "default_limit"), f"{default} is over max_limit, {maximum}"
+
+
+def _dialect(registry: dict[str, Any], index: int) -> Iterator[_Problem]:
+    dialect = registry.get("dialect", "glance-v2")
+    if dialect == "glance-v2":
+        return
+    if registry.get("sticky_staging") is True:
+        path = ("registries", index, "sticky_staging")
+        yield path, "has a meaning with dialect glance-v2 only: nothing else stages"
+    if dialect == "glance-registry":
+        if registry.get("assign_image_ids") is True:
+            path = ("registries", index, "assign_image_ids")
+            yield path, "has no meaning with dialect glance-registry: it chooses every id itself"
+        if registry.get("upstream_identity") == "headers":
+            path = ("registries", index, "upstream_identity")
+            yield path, "has no meaning with dialect glance-registry: it believes no such headers"
 
 
 def _dangling(

@@ -23,6 +23,7 @@ from relproxy.errors import (
     JournalUnavailableError,
     NotFoundError,
     NothingSentError,
+    RegistryGarbageError,
     RelproxyError,
     StoreUnavailableError,
 )
@@ -107,7 +108,7 @@ class Recording:
         if status == exchange.dialect.created_status:
             return await self._completed(exchange, entry, response)
         is_refused = 300 <= status < 500
-        if is_refused and exchange.dialect.makes_images_in_steps and intent.is_assigned:
+        if is_refused and intent.is_assigned and _may_have_begun(exchange, status):
             await self._left_behind(exchange, entry)
         elif is_refused and not (intent.is_assigned and status == HTTPStatus.CONFLICT):
             await self._abandon(entry)
@@ -221,7 +222,10 @@ class Recording:
         return image.created_at if image is not None else None
 
     async def _shown(self, exchange: Exchange, image_id: str) -> CreatedImage | None:
-        """Ask the registry for an image with the caller's own eyes; None if it shows none."""
+        """Ask the registry for an image with the caller's own eyes; None if it says there is none.
+
+        Raises `RegistryGarbageError` where it says neither.
+        """
         dialect = exchange.dialect
         answer = await self.upstreams[exchange.registry].send(
             dialect.image_method,
@@ -229,8 +233,10 @@ class Recording:
             whole_body_headers(exchange.outgoing),
         )
         body = await whole_response(answer, max_bytes=self.limits.max_page_bytes)
-        if answer.head.status != HTTPStatus.OK:
+        if answer.head.status == HTTPStatus.NOT_FOUND:
             return None
+        if answer.head.status != HTTPStatus.OK:
+            raise RegistryGarbageError("The registry failed to say what this image is.")
         image = created_from(dialect.image_facts(answer.head.headers, body))
         check_named(image.id, image_id)
         return image
@@ -331,6 +337,13 @@ class Recording:
             return
         self.metrics.records.labels(entry.intent.registry, "in_doubt").inc()
         await self.journal.doubt(entry, reason)
+
+
+def _may_have_begun(exchange: Exchange, status: int) -> bool:
+    """Tell whether a create that was refused may have made its image before."""
+    # Who may create is asked before anything is made.
+    is_judged_first = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+    return exchange.dialect.makes_images_in_steps and not is_judged_first
 
 
 def time_ordered_id() -> str:

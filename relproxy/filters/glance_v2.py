@@ -40,12 +40,10 @@ from relproxy.filters.glance_pipeline import (
 from relproxy.filters.glance_v2_page import read_facts, read_page, write_page
 from relproxy.filters.glance_v2_table import TABLE
 from relproxy.filters.json_edit import (
-    NotJSONError,
-    RepeatedKeyError,
     decoded_value,
     render_object,
+    request_document,
     shallow_object,
-    strict_document,
 )
 from relproxy.filters.query import ListQuery
 from relproxy.filters.route_table import matching_rows, row_operation
@@ -114,7 +112,7 @@ class GlanceV2:
 
     def read_create(self, headers: Headers, body: bytes) -> CreateBody:
         """Read the JSON of `POST /v2/images`."""
-        document = _request_document(body, dict)
+        document = request_document(body, dict)
         metadata = BodyMetadata(
             document.get(_INSTALLATION), document.get(_INSTANCE), document.get("instance_uuid")
         )
@@ -138,9 +136,9 @@ class GlanceV2:
     def effect(self, operation: Operation, _: Headers, body: bytes) -> BodyEffect | None:
         """Read the effect of a PATCH of an image, or of an import."""
         if operation.name == "image-update":
-            return _update_effect(_request_document(body, list))
+            return _update_effect(request_document(body, list))
         if operation.name == "image-import":
-            return _import_effect(_request_document(body, dict))
+            return _import_effect(request_document(body, dict))
         return None
 
     def created_image(self, body: bytes) -> CreatedImage:
@@ -224,19 +222,6 @@ def _image_in(body: bytes) -> ImageFacts:
     if facts.id is None:
         raise RegistryGarbageError("The registry's answer is not an image.")
     return facts
-
-
-def _request_document(body: bytes, kind: type) -> Any:  # noqa: ANN401 - JSON
-    try:
-        document = strict_document(body)
-    except RepeatedKeyError as failure:
-        raise BadRequestError("The JSON of the request repeats a key: send it once.") from failure
-    except NotJSONError as failure:
-        raise BadRequestError("Malformed JSON in request body.") from failure
-    if not isinstance(document, kind):
-        expected = "object" if kind is dict else "array"
-        raise BadRequestError(f"The JSON of the request is not an {expected}.")
-    return document
 
 
 def _stripped(body: bytes, document: dict[str, Any]) -> bytes:

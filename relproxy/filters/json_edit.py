@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from relproxy.errors import BadRequestError
+
 Raw = msgspec.Raw
 
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
@@ -41,6 +43,20 @@ def strict_document(body: bytes) -> Any:  # noqa: ANN401 - a JSON document is of
     """
     decoded_value(body)
     return document_without_repeats(body)
+
+
+def request_document(body: bytes, kind: type) -> Any:  # noqa: ANN401 - a JSON document
+    """Return the decoded body of a request; raises `BadRequestError` unless it is of this kind."""
+    try:
+        document = strict_document(body)
+    except RepeatedKeyError as failure:
+        raise BadRequestError("The JSON of the request repeats a key: send it once.") from failure
+    except NotJSONError as failure:
+        raise BadRequestError("Malformed JSON in request body.") from failure
+    if not isinstance(document, kind):
+        expected = "object" if kind is dict else "array"
+        raise BadRequestError(f"The JSON of the request is not an {expected}.")
+    return document
 
 
 def document_without_repeats(body: bytes) -> Any:  # noqa: ANN401 - a JSON document is of any type

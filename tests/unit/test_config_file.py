@@ -781,3 +781,31 @@ def test_credentials_are_of_one_kind(credentials: str, file: Path) -> None:
     (problem,) = problems(file, f"{FINE}identity: {{keystone: {{credentials: {credentials}}}}}\n")
 
     assert problem.startswith("13: identity.keystone.credentials: should have username, project")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "setting", "problem"),
+    [
+        ("glance-v1", "sticky_staging: true", "with dialect glance-v2 only"),
+        ("glance-registry", "sticky_staging: true", "with dialect glance-v2 only"),
+        ("glance-registry", "assign_image_ids: true", "it chooses every id itself"),
+        ("glance-registry", "upstream_identity: headers", "it believes no such headers"),
+    ],
+)
+def test_setting_that_a_dialect_gives_no_meaning_is_refused(
+    file: Path, dialect: str, setting: str, problem: str
+) -> None:
+    text = FINE.replace("    tenancy:", f"    dialect: {dialect}\n    {setting}\n    tenancy:", 1)
+
+    (found,) = problems(file, text)
+
+    assert problem in found
+    assert f"registries[0].{setting.partition(':')[0]}" in found
+
+
+def test_dialect_that_is_not_known_is_refused_with_those_that_are(file: Path) -> None:
+    (found,) = problems(
+        file, FINE.replace("    tenancy:", "    dialect: glance-v3\n    tenancy:", 1)
+    )
+
+    assert "glance-v1" in found
