@@ -183,7 +183,9 @@ class Listing:
         found.wanted = min(found.wanted, len({image.id for image in self._only or ()}))
         if found.wanted:
             # Unnarrowed for admins too: they ask for the instance's images, not for what is public.
-            await pager.walk(self._exchange.dialect.unnarrowed(self._query), found)
+            query = self._exchange.dialect.unnarrowed(self._query)
+            # Few are wanted of many: a page of as few would find one at a time.
+            await pager.walk(query, found, first_size=self._registry.default_limit)
         else:
             await self._fetch(self._query, 0, found.marker)
 

@@ -72,9 +72,19 @@ class Pager:
         self._max_limit = max_limit
         self._max_candidates = min(max_ids, max_limit)
 
-    async def walk(self, query: ListQuery, found: Found, *, at_most: int | None = None) -> None:
-        """Read one stream until enough is found, or `at_most` pages were read."""
-        size = found.wanted
+    async def walk(
+        self,
+        query: ListQuery,
+        found: Found,
+        *,
+        at_most: int | None = None,
+        first_size: int | None = None,
+    ) -> None:
+        """Read one stream until enough is found, or `at_most` pages were read.
+
+        The first page is of as many images as are wanted, or of `first_size`.
+        """
+        size = first_size or found.wanted
         while found.missing and at_most != 0:
             size = min(size, self._max_limit)
             page = await self._page(query, size, found.marker)

@@ -274,15 +274,8 @@ class Recording:
         """Return the registry's whole answer; if there is none, the entry is in doubt."""
         try:
             return await self._sent(exchange, body)
-        except NothingSentError:
+        except (NothingSentError, BadRequestError):
             await self._abandon(entry)
-            raise
-        except BadRequestError as failure:
-            # Nothing of a body that is at hand has left; of one that streams the beginning may.
-            if isinstance(body, bytes):
-                await self._abandon(entry)
-            else:
-                await self._doubt(entry, repr(failure))
             raise
         except (Exception, asyncio.CancelledError) as failure:
             await self._doubt(entry, repr(failure))

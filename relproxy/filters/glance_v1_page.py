@@ -62,10 +62,9 @@ def read_page(body: bytes, *, in_short: bool) -> Page:
     except (NotJSONError, KeyError, ValueError, RecursionError) as failure:
         raise RegistryGarbageError("The registry's answer is not an image list.") from failure
     facts = [read_facts(raw) for raw in raws]
-    if any(f is _HIDDEN and b'"is_public"' not in raw for f, raw in zip(facts, raws, strict=True)):
-        raise RegistryGarbageError("The registry's list doesn't say whose its images are.")
     if facts and facts[-1].id is None:
-        raise RegistryGarbageError("The registry's list ends with an image that is none.")
+        # A short list ends so, too: it doesn't say whose its images are.
+        raise RegistryGarbageError("The registry's list ends with an image that says too little.")
     rows = tuple(
         Row(fact, _shortened(raw) if in_short and fact.id is not None else raw)
         for fact, raw in zip(facts, raws, strict=True)

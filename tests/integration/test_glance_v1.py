@@ -456,7 +456,11 @@ async def test_images_of_an_instance_are_asked_for_on_the_image_api(
     await made(client, "bob's", "bob", headers=VOUCHED)
     await made(client, "another's", "alice", headers=VOUCHED | {"X-Nova-Instance-ID": "124"})
 
+    glance.requests.clear()
     answer = await client.get("/v1/images/detail?instance_id=123", project="alice")
+    # Once all are found nothing more is asked.
+    lists = [r for r in glance.requests if r.target.startswith("/v1/images/detail")]
+    assert len(lists) == 1
     none = await client.get("/v1/images/detail?instance_id=125", project="alice")
 
     assert [image["id"] for image in answer.json()["images"]] == [mine]
@@ -725,6 +729,7 @@ async def test_create_in_shadow_streams_as_it_came_and_is_recorded(
     client = await serve(
         registries=[v1(noauth.url, "relproxy")],
         routes=[{"name": "all", "registry": "glance", "mode": "shadow"}],
+        limits={"max_request_body_bytes": 1000},
     )
 
     image_id = await made(client, "plain", "alice", data=bytes(MIB), headers=CLAIMED)
