@@ -43,6 +43,8 @@ _LOOKED_UP_S = 1.0
 # What a registry answers before it looks at what a PATCH of an owner would do: anybody can have it
 # answered so, as often as he likes.
 _NOTHING_WAS_DONE = frozenset({400, 401, 404, 405, 406, 411, 413, 414, 415, 417, 429, 431})
+# Of these, what it answers to the data of a request whose metadata it has already taken.
+_DATA_REFUSED = frozenset({400, 413})
 # What it answers to one that it may have made; the very caller can see whether it has.
 _MAYBE_DONE = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT})
 # Glance's v1 answers a deletion with 200, its v2 with 204.
@@ -157,7 +159,9 @@ class Recording:
                 return await self._completed(exchange, entry, response)
             await self._abandon(entry)
         elif status in _NOTHING_WAS_DONE:
-            await self._abandon(entry)
+            in_steps = exchange.dialect.makes_images_in_steps and status in _DATA_REFUSED
+            if not (in_steps and await self._is_seen(exchange, entry)):
+                await self._abandon(entry)
         elif status not in _MAYBE_DONE or not await self._is_seen(exchange, entry):
             await self._doubt(entry, f"the registry answered {status}")
         return response

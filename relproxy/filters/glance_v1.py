@@ -92,8 +92,9 @@ class GlanceV1:
                 operation = row_operation(row, segments, path)
                 moves_data = row.moves_data and (method == "GET" or _has_body(headers))
                 return replace(operation, moves_data=moves_data)
-        if segments == ("v1",):
-            # Whatever the method, it is a list; and only one is a list's.
+        if segments == ("v1",) or segments[:2] == ("v1", "shared-images"):
+            # These routes have no condition: the registry answers every method of them alike,
+            # also what looks like a preflight.
             return Operation(UNKNOWN, Treatment.REFUSE, Access.REFUSED, path, allowed=("GET",))
         if found and is_preflight(method, headers):
             return Operation("preflight", Treatment.PASS, Access.ANYONE, path)

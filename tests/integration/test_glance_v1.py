@@ -644,6 +644,36 @@ async def test_change_of_the_owner_is_recorded(wall: tuple[Client, StandInV1]) -
     assert relation["project"] == "bob"
 
 
+async def test_change_of_the_owner_is_recorded_though_the_data_beside_it_is_refused(
+    only_wall: Client, noauth: StandInV1
+) -> None:
+    image_id = await made(only_wall, "mine", "alice", headers=VOUCHED)
+    noauth.faults.refuse_upload = 413
+
+    answer = await only_wall.call(
+        "PUT",
+        f"/v1/images/{image_id}",
+        project="ops",
+        roles="admin",
+        headers=DATA | {"x-image-meta-owner": "bob"},
+        data=b"too much",
+    )
+
+    assert answer.status == 413
+    assert noauth.images[image_id]["owner"] == "bob"
+    (relation,) = await only_wall.relations(f"image_id={image_id}")
+    assert relation["project"] == "bob"
+    absent = await only_wall.call(
+        "PUT",
+        f"/v1/images/{ABSENT}",
+        project="ops",
+        roles="admin",
+        headers={"x-image-meta-owner": "bob", "x-image-meta-nonsense": "1"},
+    )
+    assert absent.status == 400
+    assert await only_wall.in_doubt() == []
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [

@@ -50,9 +50,8 @@ def test_route_without_a_condition_is_open_by_get_alone(path: str, method: str) 
 
     is_list = path == "/v1" and method == "GET"
     assert (operation.treatment is Treatment.LIST) is is_list
-    if path == "/v1" and not is_list:
-        assert operation.treatment is Treatment.REFUSE
-    assert operation.access is (Access.CALLER if is_list else operation.access)
+    assert operation.access is (Access.CALLER if is_list else Access.REFUSED)
+    assert (operation.treatment is Treatment.REFUSE) is (method != "GET")
 
 
 @pytest.mark.parametrize("path", sorted(set(GLANCE) - OPEN))
