@@ -9,7 +9,6 @@ stands for a project here; `admin` is an admin, and without a token so is everyo
 from __future__ import annotations
 
 import itertools
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -91,9 +90,17 @@ class StandInGlanceRegistry(StandInV1):
         return replace(listing, marker=None if marker is None else str(int(marker)))
 
     def _key_of(self, named: str) -> str:
-        """Return the number that a database makes of a text."""
-        digits = re.match(r"\s*(\d+)", named)
-        return str(int(digits[1])) if digits else named
+        """Return the number that Python makes of a text."""
+        try:
+            return str(int(named))
+        except ValueError:
+            return named
+
+    def _known(self, call: Call) -> Image:
+        image = super()._known(call)
+        if image["deleted"]:
+            raise RefusedError(404)
+        return image
 
     async def _show(self, call: Call) -> Answer:
         return Answer(body=json_bytes({"image": self._known(call)}))

@@ -161,7 +161,8 @@ class StandInV1(StandIn):
 
     def _known(self, call: Call) -> Image:
         image = self.images.get(self._key_of(call.arguments[0]))
-        if image is None or image["deleted"] or not self._may_read(image, call.caller):
+        is_gone = image is not None and image["deleted"] and not call.caller.is_admin
+        if image is None or is_gone or not self._may_read(image, call.caller):
             raise RefusedError(404, _ABSENT.format(call.arguments[0]))
         return image
 
@@ -227,6 +228,8 @@ class StandInV1(StandIn):
     async def _update(self, call: Call) -> Answer:
         fields = read_headers(call.request.raw_headers)
         image = self._own(call)
+        if image["status"] == "deleted":
+            raise RefusedError(403, "Forbidden to update deleted image.")
         if fields.get("is_public") and not call.caller.is_admin:
             raise RefusedError(403)
         for name in _IMMUTABLE:
@@ -246,6 +249,8 @@ class StandInV1(StandIn):
 
     async def _delete(self, call: Call) -> Answer:
         image = self._own(call)
+        if image["status"] == "deleted":
+            raise RefusedError(404, f"Image {image['id']} not found.")
         if image["protected"]:
             raise RefusedError(403, "Image is protected")
         now = _shown(self._moment())

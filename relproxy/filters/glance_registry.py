@@ -50,7 +50,7 @@ from relproxy.filters.visibility import ImageFacts
 from relproxy.messages import Headers
 from relproxy.model import Access, CreatedImage, Treatment
 
-# As the registry writes it: a database takes "017" and "17x" for 17, too.
+# As the registry writes it: what it reads is whatever Python's int() takes, " 017" and "+17" too.
 _ID = re.compile(r"0|[1-9][0-9]{0,17}")
 
 _INSTALLATION = "nova_installation_uuid"

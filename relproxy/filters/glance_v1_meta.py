@@ -73,12 +73,11 @@ def facts_in(headers: Headers) -> ImageFacts:
         fields = read_meta(headers).fields
     except BadRequestError:
         return ImageFacts(None, None, None, None)
-    return ImageFacts(
-        fields.get("id"),
-        fields.get("owner"),
-        _VISIBILITIES.get(fields.get("is_public") or ""),
-        fields.get("created_at"),
-    )
+    visibility = _VISIBILITIES.get(fields.get("is_public") or "")
+    if fields.get("deleted") != "False":
+        # An admin is shown deleted images too, and that is what everyone may be to the registry.
+        visibility = None
+    return ImageFacts(fields.get("id"), fields.get("owner"), visibility, fields.get("created_at"))
 
 
 def _key(name: bytes, prefix: bytes) -> str:

@@ -145,7 +145,8 @@ class SpeechV1:
         fields = [f for f in _fields_v1(said) if f[0] != public[0]]
         twice = (("X-Image-Meta-Owner", "p2"),) if repeats_owner else ()
         created_at = ("x-image-meta-created_at", CREATED_AT)
-        return Headers().with_added(*fields, public, created_at, *twice), b""
+        deleted = ("x-image-meta-deleted", "False")
+        return Headers().with_added(*fields, public, created_at, deleted, *twice), b""
 
     def row(self, said: Said, *, repeats_owner: bool = False) -> bytes:
         return _odd(_members_v1(said), repeats_owner=repeats_owner)

@@ -576,6 +576,22 @@ async def test_own_image_is_shown_downloaded_updated_and_deleted(
     assert relation["deleted_at"] is not None
 
 
+@pytest.mark.parametrize("method", ["HEAD", "GET", "PUT", "DELETE"])
+async def test_public_image_that_was_deleted_is_as_an_absent_one(
+    only_wall: Client, noauth: StandInV1, method: str
+) -> None:
+    # Glance shows deleted images to its admins, and that is what everyone is to this one.
+    gone = noauth.add_image(is_public=True, deleted=True, status="deleted")
+
+    answers = [
+        await only_wall.call(method, f"/v1/images/{image_id}", project="alice")
+        for image_id in (gone["id"], ABSENT)
+    ]
+
+    assert answers[0].status == 404
+    assert same(answers[0]) == same(answers[1])
+
+
 async def test_foreign_public_image_is_shown_and_not_changed(
     only_wall: Client, noauth: StandInV1
 ) -> None:
