@@ -12,10 +12,12 @@ import subprocess
 import sys
 import venv
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOM = Path(__file__).resolve().parent
 ENVIRONMENTS = ROOM.parent / ".venvs"
+_AT_A_TIME = 2
 
 
 def ensure(name: str) -> Path:
@@ -64,6 +66,12 @@ def _install(home: Path, requirements: Path) -> None:
     subprocess.run([*pip, "install", "-r", str(requirements)], check=True)
 
 
+def ensure_all() -> None:
+    """Make every environment there is: two at a time, because pip mostly waits."""
+    names = [file.stem for file in sorted((ROOM / "requirements").glob("*.txt"))]
+    with ThreadPoolExecutor(_AT_A_TIME) as workers:
+        list(workers.map(ensure, names))
+
+
 if __name__ == "__main__":
-    for asked_for in sorted((ROOM / "requirements").glob("*.txt")):
-        ensure(asked_for.stem)
+    ensure_all()

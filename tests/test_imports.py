@@ -6,6 +6,7 @@ Every module has a row in `ALLOWED`: a new one is refused until somebody has sai
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -306,12 +307,25 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("upstream_tls", "worker", *VALUES),
     ),
     "cli.store": ("app_recording", "cli.verbs", "config_file", "store.copying", "stores", *VALUES),
+    "cli.nova_conf": VALUES,
+    "cli.relproxy_yaml": VALUES,
+    "cli.replacement": VALUES,
+    "cli.generate_installation_uuid": (
+        *("cli.nova_conf", "cli.relproxy_yaml", "cli.replacement", "cli.verbs", "config", *VALUES),
+    ),
     "cli.check": (
         *("certificates", "cli.verbs", "config", "config_file", "config_warnings", "sockets"),
         *("upstream_tls", *VALUES),
     ),
     "cli.*": ("app", "cli.verbs", "config", "config_file", "logs", "stores", *VALUES),
     "__main__": ("__version__", "cli"),
+    # In another process, Nova's, without the packages that the rest needs; nobody above names it.
+    "nova.identification": (),
+    "nova.options": ("nova.identification",),
+    "nova.image_service": ("nova.identification",),
+    "nova.switch": ("nova.identification", "nova.image_service", "nova.options"),
+    "nova.osapi_compute": ("nova.switch",),
+    "nova": (),
 }
 
 # Other people's package -> the modules that may import it.
@@ -323,6 +337,8 @@ DRIVERS: dict[str, frozenset[str]] = {
             "config_concurrency",
             "config",
             "config_admin",
+            # What a name and a UUID may be, in the words of the configuration.
+            "cli.generate_installation_uuid",
             "config_tokens",
             "config_endpoints",
             "config_file",
@@ -338,7 +354,11 @@ DRIVERS: dict[str, frozenset[str]] = {
     "cryptography": frozenset({"certificates", "certificate_files"}),
     "opentelemetry": frozenset({"spans"}),
     "prometheus_client": frozenset({"metric_slots", "metrics", "admin.listener"}),
+    "nova": frozenset({"nova.image_service", "nova.osapi_compute", "nova.switch"}),
+    "oslo_config": frozenset({"nova.options"}),
 }
+# What a Nova's environment has besides Nova: the standard library, and what Nova itself needs.
+NOVAS = frozenset({"nova", "oslo_config", *sys.stdlib_module_names})
 # The flow speaks in values, not in one server's or one client's classes.
 FLOW = frozenset(
     {"proxy", "recording", "settlement", "listing", "inspection", "judging", "paging", "exchange"}
@@ -409,6 +429,12 @@ def test_flow_and_filters_know_no_server_client_or_database(file: Path) -> None:
         assert not others(file) & FLOW_NEVER
     if is_below(name, "filters"):
         assert not others(file) & PURE_NEVER
+
+
+@each_module
+def test_what_runs_inside_nova_needs_nothing_that_nova_lacks(file: Path) -> None:
+    if is_below(name_of(file), "nova"):
+        assert others(file) <= NOVAS
 
 
 @each_module
