@@ -26,6 +26,7 @@ from lab.stand_in import StandIn
 from relproxy import app_upstreams, server
 from relproxy.config import Timeouts
 from relproxy.config_forwarding import Forwarding
+from relproxy.metrics import Metrics
 from relproxy.store.postgres_pool import PostgresSettings, migrate
 from relproxy.upstream import open_session
 from tests.integration.conftest import Answer, Client, Serve, eventually, registry
@@ -105,8 +106,10 @@ def one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let relproxy have one connection to its registries, and wait for it."""
     real = open_session
 
-    def limited(timeouts: Timeouts, forwarding: Forwarding) -> aiohttp.ClientSession:
-        session = real(timeouts, forwarding)
+    def limited(
+        timeouts: Timeouts, forwarding: Forwarding, metrics: Metrics
+    ) -> aiohttp.ClientSession:
+        session = real(timeouts, forwarding, metrics)
         assert session.connector is not None
         session.connector._limit = 1  # noqa: SLF001
         return session
