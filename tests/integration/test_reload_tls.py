@@ -12,6 +12,7 @@ import pytest
 
 from lab.relproxy import Relproxy, command
 from lab.stand_in import StandIn
+from tests.authority import Authority
 from tests.integration.test_reload import (
     TARGET,
     each_way,
@@ -21,7 +22,6 @@ from tests.integration.test_reload import (
     shows,
     status_of,
 )
-from tests.registry_authority import Authority
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def stranger(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 async def glance(authority: Authority) -> AsyncIterator[StandIn]:
-    async with StandIn(tls=authority.server()) as started:
+    async with StandIn(tls=authority.context()) as started:
         yield started
 
 

@@ -24,7 +24,7 @@ from relproxy.certificate_files import (
     warnings_about_certificates,
     warnings_about_key,
 )
-from tests.registry_authority import Authority
+from tests.authority import Authority
 
 NOW = datetime.now(UTC)
 

@@ -18,7 +18,7 @@ from relproxy.config_warnings import warnings
 from relproxy.errors import ConfigurationError
 from relproxy.tls_failures import CAUSES, cause_of, is_refusal
 from relproxy.upstream_tls import tls_of
-from tests.registry_authority import Authority
+from tests.authority import Authority
 
 HTTPS, HTTP = "https://192.0.2.1:9292", "http://192.0.2.2:9292"
 
