@@ -95,7 +95,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "config_types": ("filters.target", *VALUES),
     "config_forwarding": ("config_types", *VALUES),
-    "config_upstream_tls": ("config_types", *VALUES),
+    "config_upstream_tls": ("config_tls", "config_types", *VALUES),
     "config_identity": ("config_tls", "config_types", "config_upstream_tls", *VALUES),
     "config_tls": ("config_types", *VALUES),
     "config_listeners": ("config_tls", "config_types", *VALUES),
