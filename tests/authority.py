@@ -15,6 +15,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from relproxy.certificates import read_proof
+from relproxy.config_upstream_tls import UpstreamTls
+from relproxy.upstream_tls import Tls, tls_of
+
 _PEM = serialization.Encoding.PEM
 _PKCS8 = serialization.PrivateFormat.PKCS8
 PLAIN = serialization.NoEncryption()
@@ -112,6 +116,12 @@ class Authority:
         if certificate is not None:
             context.load_cert_chain(certificate)
         return context
+
+
+def tls_with(**settings: Any) -> Tls:
+    """Return how these settings of a registry have TLS spoken, with the files that they name."""
+    whole = UpstreamTls.model_validate(settings)
+    return tls_of(whole, read_proof(whole, "tls"))
 
 
 def fingerprint(certificate: Path) -> str:

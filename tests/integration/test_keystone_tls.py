@@ -14,11 +14,9 @@ import pytest
 from lab.stand_in import StandIn
 from lab.stand_in_keystone import PASSWORD, StandInKeystone
 from relproxy.config_identity import Credentials
-from relproxy.config_upstream_tls import UpstreamTls
 from relproxy.errors import KeystoneUnavailableError
 from relproxy.keystone import KeystoneApi, KeystoneLogin, open_keystone_session
-from relproxy.upstream_tls import tls_of
-from tests.authority import Authority
+from tests.authority import Authority, tls_with
 from tests.integration.conftest import EAST, Serve, eventually, registry
 from tests.integration.tls_peer import peering
 
@@ -143,7 +141,7 @@ async def test_an_answer_of_keystones_that_is_cut_short_is_none(
             b'{"token": {"expires_at": "2099-01-01T00:00:00Z"}}'
         )
         url = f"{peer.url}/v3"
-        tls = tls_of(UpstreamTls(ca_file=authority.ca_file), "tls")
+        tls = tls_with(ca_file=authority.ca_file)
         settings = Credentials.model_validate(credentials(url))
         async with open_keystone_session(1) as session:
             api = KeystoneApi(url, session, timeout_s=20, tls=tls)

@@ -19,13 +19,11 @@ import pytest
 
 from lab.stand_in import StandIn
 from relproxy.config import Timeouts
-from relproxy.config_upstream_tls import UpstreamTls
 from relproxy.endpoints import Endpoints
 from relproxy.messages import Headers, Response
 from relproxy.metrics import Metrics
 from relproxy.upstream import Upstream, open_session
-from relproxy.upstream_tls import tls_of
-from tests.authority import Authority
+from tests.authority import Authority, tls_with
 from tests.integration.conftest import EAST, Serve, eventually, registry
 from tests.integration.recorder import Recorder, recording
 from tests.integration.test_uploads import (
@@ -416,7 +414,7 @@ async def test_what_a_registry_sends_unasked_is_no_answer_to_the_next_request(
 @asynccontextmanager
 async def upstream_of(url: str, authority: Authority) -> AsyncIterator[Upstream]:
     endpoints = Endpoints((url,))
-    endpoints.tls = tls_of(UpstreamTls(ca_file=authority.ca_file), "tls")
+    endpoints.tls = tls_with(ca_file=authority.ca_file)
     async with open_session(Timeouts()) as session:
         yield Upstream("glance", endpoints, session, Metrics())
 
