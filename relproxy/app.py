@@ -6,6 +6,7 @@ a table here.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -29,6 +30,7 @@ from relproxy.app_listeners import (
 from relproxy.app_recording import Recorder, open_store, opened_recorder
 from relproxy.app_seeing import looking, opened_accounts
 from relproxy.app_upstreams import admission_of, health_checks_of, opened_upstreams
+from relproxy.certificates import Proof, read_upstream_proofs
 from relproxy.draining import Departure, InFlight
 from relproxy.explanation import Explainer
 from relproxy.filters.base import Dialect
@@ -101,9 +103,7 @@ async def running(
         opened.push_async_callback(store.close)
         await open_store(store, configuration)
         recorder = await opened_recorder(opened, configuration, store, metrics)
-        upstreams = await opened.enter_async_context(opened_upstreams(configuration, metrics))
-        logins = await opened.enter_async_context(opened_logins(configuration))
-        asked = _asked(configuration, upstreams, logins)
+        upstreams, asked = await _ways(opened, configuration, sockets.proofs, metrics)
         settlement = _settlement(configuration, recorder, asked, metrics)
         checks = health_checks_of(configuration, upstreams, workers=workers)
         watched = _background(opened, recorder, settlement, checks)
@@ -112,7 +112,7 @@ async def running(
         tasks = TaskSet()
         opened.push_async_callback(tasks.drain, configuration.timeouts.shutdown_s)
         identity = await opened.enter_async_context(
-            opened_identity(configuration.identity, metrics)
+            opened_identity(configuration.identity, sockets.proofs, metrics)
         )
         proxy = Proxy(_parts(configuration, recorder, upstreams, identity=identity, tasks=tasks))
         health = _health(configuration, store, upstreams, watched)
@@ -168,9 +168,8 @@ async def explainer_beside(configuration: config.Configuration) -> AsyncIterator
         store = await opened.enter_async_context(store_to_read(configuration.store))
         journals = HostJournals(configuration.journal.directory)
         opened.push_async_callback(journals.close)
-        upstreams = await opened.enter_async_context(opened_upstreams(configuration, Metrics()))
-        logins = await opened.enter_async_context(opened_logins(configuration))
-        asked = _asked(configuration, upstreams, logins)
+        proofs = await asyncio.to_thread(read_upstream_proofs, configuration)
+        _, asked = await _ways(opened, configuration, proofs, Metrics())
         yield Explainer(configuration, asked, journals, Overlay(journals, store))
 
 
@@ -192,6 +191,18 @@ def _settlement(
         ),
         abandon_after_s=configuration.journal.abandon_after_s,
     )
+
+
+async def _ways(
+    opened: AsyncExitStack,
+    configuration: config.Configuration,
+    proofs: Mapping[str, Proof],
+    metrics: Metrics,
+) -> tuple[Mapping[str, Upstream], Mapping[str, Asked]]:
+    """Open the way to each registry, and what relproxy itself asks it with."""
+    upstreams = await opened.enter_async_context(opened_upstreams(configuration, proofs, metrics))
+    logins = await opened.enter_async_context(opened_logins(configuration, proofs))
+    return upstreams, _asked(configuration, upstreams, logins)
 
 
 def _asked(

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 
 from relproxy import config_identity
+from relproxy.certificates import Proof
 from relproxy.config import Configuration, Registry
 from relproxy.config_identity import Identity
 from relproxy.identity.base import IdentityProvider
@@ -28,14 +29,16 @@ _LOGIN_S = 15.0
 
 
 @asynccontextmanager
-async def opened_identity(settings: Identity, metrics: Metrics) -> AsyncIterator[IdentityProvider]:
+async def opened_identity(
+    settings: Identity, proofs: Mapping[str, Proof], metrics: Metrics
+) -> AsyncIterator[IdentityProvider]:
     """Lend the configured identity provider."""
     keystone = settings.keystone
     if keystone is None:
         yield HeadersIdentity(settings.trusted_networks, settings.admin_roles)
         return
     credentials, timeout_s = keystone.credentials, keystone.timeout_s
-    tls = await asyncio.to_thread(_tls_of, credentials, "identity.keystone.credentials.tls")
+    tls = await asyncio.to_thread(_tls_of, credentials, "identity.keystone.credentials.tls", proofs)
     async with open_keystone_session(keystone.connections) as session:
         api = KeystoneApi(credentials.auth_url, session, timeout_s=timeout_s, tls=tls)
         login = KeystoneLogin(credentials, api)
@@ -48,10 +51,12 @@ async def opened_identity(settings: Identity, metrics: Metrics) -> AsyncIterator
 
 
 @asynccontextmanager
-async def opened_logins(configuration: Configuration) -> AsyncIterator[Logins]:
+async def opened_logins(
+    configuration: Configuration, proofs: Mapping[str, Proof]
+) -> AsyncIterator[Logins]:
     """Lend what relproxy itself asks each registry with."""
     roles = frozenset(configuration.identity.admin_roles)
-    tls = await asyncio.to_thread(_tls_of_logins, configuration)
+    tls = await asyncio.to_thread(_tls_of_logins, configuration, proofs)
     async with open_keystone_session(_LOGIN_CONNECTIONS) as session:
         logins = {
             registry.name: _credentials(registry, roles, session, tls.get(registry.name))
@@ -64,16 +69,20 @@ async def opened_logins(configuration: Configuration) -> AsyncIterator[Logins]:
                 await login.close()
 
 
-def _tls_of_logins(configuration: Configuration) -> Mapping[str, Tls | None]:
+def _tls_of_logins(
+    configuration: Configuration, proofs: Mapping[str, Proof]
+) -> Mapping[str, Tls | None]:
     return {
-        registry.name: _tls_of(registry.credentials, f"registries[{index}].credentials.tls")
+        registry.name: _tls_of(registry.credentials, f"registries[{index}].credentials.tls", proofs)
         for index, registry in enumerate(configuration.registries)
         if registry.credentials is not None
     }
 
 
-def _tls_of(settings: config_identity.Credentials, path: str) -> Tls | None:
-    return tls_of(settings.tls, path) if settings.has_tls else None
+def _tls_of(
+    settings: config_identity.Credentials, path: str, proofs: Mapping[str, Proof]
+) -> Tls | None:
+    return tls_of(settings.tls, proofs[path]) if settings.has_tls else None
 
 
 def _credentials(

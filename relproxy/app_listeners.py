@@ -13,9 +13,7 @@ from aiohttp import web
 from relproxy.accepting import Crowd, Door, most_connections
 from relproxy.announcing import announcements_of
 from relproxy.arrival import Arrival
-from relproxy.certificates import ADMIN, context_of
 from relproxy.config import Configuration, Timeouts
-from relproxy.config_listeners import Listener
 from relproxy.config_tls import ServerTls
 from relproxy.connections import Patience
 from relproxy.draining import InFlight
@@ -25,7 +23,10 @@ from relproxy.proxy import Proxy
 from relproxy.securing import Securing, SecuringTerms
 from relproxy.server import Shared, make_server
 from relproxy.sockets import Sockets
+from relproxy.tls_contexts import listener_context
 
+# What metrics and logs call the admin listener: names of listeners have no brackets.
+_ADMIN = "(admin)"
 # For aiohttp to close connections on which nothing is under way.
 _CLOSE_S = 0.1
 
@@ -56,9 +57,9 @@ async def runners_of(
     return [
         await _runner(
             opened,
-            make_server(proxy.respond, _entrance_of(opening, listener, shared.in_flight), shared),
+            make_server(proxy.respond, _entrance_of(opening, index, shared.in_flight), shared),
         )
-        for listener in opening.configuration.listeners
+        for index in range(len(opening.configuration.listeners))
     ]
 
 
@@ -74,7 +75,7 @@ async def listening_admin(
         await accepting(runner, sockets)
         return runner
     # Operators aren't waited for: their requests are small, and asked again.
-    securing = _securing_of(opening, ADMIN, tls, InFlight(opening.metrics))
+    securing = _securing_of(opening, "admin.tls", _ADMIN, tls, InFlight(opening.metrics))
     opened.callback(securing.close)
     for each in sockets:
         await _SecuredSite(runner, each, securing).start()
@@ -109,20 +110,23 @@ class _SecuredSite(web.BaseSite):
         return server()
 
 
-def _entrance_of(opening: Opening, listener: Listener, in_flight: InFlight) -> Entrance:
-    tls = listener.tls
+def _entrance_of(opening: Opening, index: int, in_flight: InFlight) -> Entrance:
+    listener = opening.configuration.listeners[index]
+    tls, path = listener.tls, f"listeners[{index}].tls"
     return Entrance(
         listener.name,
         announcements_of(opening.configuration, listener, opening.metrics, in_flight),
-        None if tls is None else _securing_of(opening, listener.name, tls, in_flight),
+        None if tls is None else _securing_of(opening, path, listener.name, tls, in_flight),
         listener.fronted,
     )
 
 
-def _securing_of(opening: Opening, name: str, tls: ServerTls, in_flight: InFlight) -> Securing:
-    proof = opening.sockets.proofs[name]
+def _securing_of(
+    opening: Opening, path: str, name: str, tls: ServerTls, in_flight: InFlight
+) -> Securing:
+    proof = opening.sockets.proofs[path]
     timeout_s = opening.configuration.timeouts.tls_handshake_s
-    terms = SecuringTerms(name, context_of(proof, tls), timeout_s)
+    terms = SecuringTerms(name, listener_context(proof, tls), timeout_s)
     opening.metrics.certificate_expiry.labels(name).set(proof.expires_at)
     return Securing(terms, opening.metrics, in_flight)
 

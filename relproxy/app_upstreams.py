@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
+from relproxy.certificates import Proof
 from relproxy.concurrency import Admission
 from relproxy.config import Configuration, Registry
 from relproxy.endpoints import Endpoint, Endpoints, Reason
@@ -62,13 +63,13 @@ class EndpointWatch:
 
 @asynccontextmanager
 async def opened_upstreams(
-    configuration: Configuration, metrics: Metrics
+    configuration: Configuration, proofs: Mapping[str, Proof], metrics: Metrics
 ) -> AsyncIterator[Mapping[str, Upstream]]:
     """Open the way to each registry, by its name; all share one client session.
 
-    Raises `ConfigurationError` if a file of certificates or keys can't be used.
+    `proofs` are those of the configuration.
     """
-    tls = await asyncio.to_thread(_tls_of, configuration)
+    tls = await asyncio.to_thread(_tls_of, configuration, proofs)
     async with open_session(configuration.timeouts, configuration.forwarding, metrics) as session:
         with _known(configuration, metrics):
             yield {
@@ -96,9 +97,9 @@ def _known(configuration: Configuration, metrics: Metrics) -> Iterator[None]:
             metrics.forget_endpoint(*endpoint)
 
 
-def _tls_of(configuration: Configuration) -> Mapping[str, Tls]:
+def _tls_of(configuration: Configuration, proofs: Mapping[str, Proof]) -> Mapping[str, Tls]:
     return {
-        registry.name: tls_of(registry.tls, f"registries[{index}].tls")
+        registry.name: tls_of(registry.tls, proofs[f"registries[{index}].tls"])
         for index, registry in enumerate(configuration.registries)
         if registry.has_tls
     }

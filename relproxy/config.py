@@ -7,7 +7,6 @@ setting; a test keeps the two together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -368,17 +367,6 @@ class Configuration(Section):
     concurrency: Concurrency = Concurrency()
     timeouts: Timeouts = Timeouts()
     log: Log = Log()
-
-    def upstream_tls(self) -> Iterator[tuple[str, UpstreamTls]]:
-        """Yield the settings of TLS that count, each with its path in the file."""
-        for index, registry in enumerate(self.registries):
-            if registry.has_tls:
-                yield f"registries[{index}].tls", registry.tls
-            if registry.credentials is not None and registry.credentials.has_tls:
-                yield f"registries[{index}].credentials.tls", registry.credentials.tls
-        keystone = self.identity.keystone
-        if keystone is not None and keystone.credentials.has_tls:
-            yield "identity.keystone.credentials.tls", keystone.credentials.tls
 
     def registry_of(self, route: Route) -> Registry:
         """Return the registry that a route names; the file was checked for it."""

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from relproxy.config_tls import TlsVersion
 from relproxy.config_types import HostName, Section
-
-
-def _as_text(value: object) -> object:
-    # YAML reads 1.3 as a number.
-    return str(value) if isinstance(value, float) else value
 
 
 class UpstreamTls(Section):
@@ -35,7 +31,7 @@ class UpstreamTls(Section):
         description="The name that is asked for (SNI) and that the certificate has to have; left "
         "out, the host of each address.",
     )
-    minimum_version: Annotated[Literal["1.2", "1.3"], BeforeValidator(_as_text)] = Field(
+    minimum_version: TlsVersion = Field(
         default="1.2", description="The oldest version of TLS that is spoken."
     )
     insecure_accept_any_certificate: bool = Field(

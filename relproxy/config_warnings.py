@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from relproxy.certificates import upstream_sections
 from relproxy.config import Configuration
 from relproxy.config_types import is_loopback
 from relproxy.model import Tenancy
 from relproxy.networks import Network, parse_address
-from relproxy.upstream_tls import warnings_about_tls
 
 
 def warnings(configuration: Configuration) -> Iterator[str]:
@@ -39,7 +39,7 @@ def warnings(configuration: Configuration) -> Iterator[str]:
             "be read on the network."
         )
     yield from _plain_warnings(configuration)
-    yield from warnings_about_tls(configuration)
+    yield from _insecure_warnings(configuration)
     yield from _warnings_about_fronts(configuration)
     yield from _shadow_warnings(configuration)
 
@@ -51,6 +51,16 @@ def _plain_warnings(configuration: Configuration) -> Iterator[str]:
             yield (
                 f"registries[{index}].endpoints: {plain[0]} is http beside https: what goes there "
                 "can be read on the network, and nobody is verified."
+            )
+
+
+def _insecure_warnings(configuration: Configuration) -> Iterator[str]:
+    for path, settings in upstream_sections(configuration):
+        if settings.insecure_accept_any_certificate:
+            yield (
+                f"{path}.insecure_accept_any_certificate is true: NOTHING IS VERIFIED. Anyone on "
+                "the way can pose as the other side, and read and change tokens, records and "
+                "images."
             )
 
 

@@ -71,7 +71,7 @@ class Outfit:
     sockets: Sockets
     # A file in memory: all workers read the same text, whatever becomes of the operator's file.
     configuration: int
-    # And see the same certificates, likewise.
+    # And show and believe the same certificates, likewise.
     proofs: int
     metrics: Path
     # A worker that was told to stop has so many seconds for it...

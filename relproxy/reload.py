@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from relproxy.certificates import certificate_warnings
+from relproxy.certificates import certificate_warnings, read_proofs
 from relproxy.config import Configuration
 from relproxy.config_file import parse_configuration, read_text
 from relproxy.config_warnings import warnings
@@ -20,7 +20,6 @@ from relproxy.errors import ConfigurationError, RelproxyError
 from relproxy.metrics import Metrics
 from relproxy.sockets import Bound, Sockets
 from relproxy.systemd import Herald
-from relproxy.upstream_tls import check_upstream_tls
 
 _LOG = logging.getLogger(__name__)
 
@@ -78,9 +77,10 @@ class Reloads:
     async def _take(self, replace: Replace) -> None:
         text = await asyncio.to_thread(read_text, self._file)
         configuration = parse_configuration(text, str(self._file))
-        await asyncio.to_thread(check_upstream_tls, configuration, str(self._file))
+        # Files may be on a disk that hangs.
+        proofs = await asyncio.to_thread(read_proofs, configuration)
         _check_stays(self._configuration, configuration)
-        bound = self.bound.following(configuration)
+        bound = self.bound.following(configuration, proofs)
         try:
             await replace(configuration, text, bound.sockets)
         except BaseException:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from relproxy.arrival import Arrival, Serve, certificate_names, peer_of
-from relproxy.certificates import reason_of
 from relproxy.draining import InFlight
 from relproxy.metrics import Metrics
 from relproxy.tasks import TaskSet
+from relproxy.tls_failures import reason_of
 
 _LOG = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ class Sockets:
 
     listeners: Mapping[str, Sequence[socket.socket]]
     admin: Sequence[socket.socket]
-    # What those with TLS prove themselves with.
+    # What the files of each `tls` section held, by its path.
     proofs: Mapping[str, Proof] = field(default_factory=dict)
 
     def close(self) -> None:
@@ -71,16 +71,16 @@ class Bound:
             with suppress(OSError):
                 Path(path).chmod(int(file.mode, 8))
 
-    def following(self, configuration: Configuration) -> Bound:
+    def following(self, configuration: Configuration, proofs: Mapping[str, Proof]) -> Bound:
         """Return what another configuration wants: an address that it keeps keeps its socket.
 
-        So nobody who waits there for being accepted is lost. Certificates are read anew. Raises
-        `ConfigurationError` if one of them won't do, or an address can't be bound.
+        So nobody who waits there for being accepted is lost. `proofs` are those of the other one.
+        Raises `ConfigurationError` if an address can't be bound.
         """
         held = {_place(n, bind): self.sockets.listeners[n] for n, bind in self.binds.items()}
         held[_place("", self.admin_bind)] = self.sockets.admin
         there = {place: sockets for place, sockets in held.items() if self._can_be_found(place)}
-        return _bound(configuration, there)
+        return _bound(configuration, there, proofs)
 
     def _can_be_found(self, place: str) -> bool:
         """Tell whether clients get to a socket: its file may have been removed."""
@@ -93,7 +93,7 @@ def bind_all(configuration: Configuration) -> Bound:
 
     Raises `ConfigurationError` if one can't be bound, or won't do.
     """
-    return _bound(configuration, {})
+    return _bound(configuration, {}, read_proofs(configuration))
 
 
 def _place(name: str, bind: str) -> str:
@@ -101,8 +101,12 @@ def _place(name: str, bind: str) -> str:
     return f"{name} at {bind}" if takes_any_port(bind) else bind
 
 
-def _bound(configuration: Configuration, held: Mapping[str, Sequence[socket.socket]]) -> Bound:
-    proofs, admin = read_proofs(configuration), configuration.admin
+def _bound(
+    configuration: Configuration,
+    held: Mapping[str, Sequence[socket.socket]],
+    proofs: Mapping[str, Proof],
+) -> Bound:
+    admin = configuration.admin
     files: dict[str, SocketFile] = {}
     with ExitStack() as unless_done:
 

@@ -42,6 +42,13 @@ def cause_of(failure: BaseException | None) -> str:
     return "not_tls" if _NOT_TLS.search(reason) else "other"
 
 
+def reason_of(failure: ssl.SSLError) -> str:
+    """Return OpenSSL's own word for what went wrong: one of a fixed set, nothing of the peer's."""
+    why = getattr(failure, "verify_message", "")
+    reason = failure.reason or "unknown"
+    return f"{reason} ({why})" if why else reason
+
+
 def detail_of(failure: BaseException | None) -> str:
     """Return what the library says, for people who may know it."""
     if isinstance(failure, ssl.SSLCertVerificationError):

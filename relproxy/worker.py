@@ -71,7 +71,7 @@ class Worker:
     line: int
     listeners: Mapping[str, Sequence[int]]
     admin: Sequence[int]
-    # A file in memory, of what listeners prove themselves with.
+    # A file in memory, of what the files of certificates and keys held.
     proofs: int
 
     @classmethod

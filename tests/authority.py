@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from relproxy.certificates import read_proof
+from relproxy.config_upstream_tls import UpstreamTls
+from relproxy.upstream_tls import Tls, tls_of
+
 _PEM = serialization.Encoding.PEM
 _PKCS8 = serialization.PrivateFormat.PKCS8
 PLAIN = serialization.NoEncryption()
@@ -22,30 +27,55 @@ NOVA = x509.DNSName("nova.example.org")
 
 @dataclass(frozen=True)
 class Authority:
-    """An authority; what it makes is written into `home`."""
+    """An authority; what it makes is written into `home`, where others may be too."""
 
     home: Path
     ca: trustme.CA = field(default_factory=trustme.CA)
+    _id: uuid.UUID = field(default_factory=uuid.uuid4)
+
+    def __post_init__(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.ca.cert_pem.write_to_path(str(self.ca_file))
 
     @property
-    def file(self) -> Path:
-        """Its own certificate."""
-        path = self.home / f"ca-{id(self)}.pem"
-        self.ca.cert_pem.write_to_path(str(path))
-        return path
+    def ca_file(self) -> Path:
+        """The file of its own certificate."""
+        return self.home / f"ca-{self._id}.pem"
+
+    def issue(self, *names: str, ends: datetime | None = None) -> trustme.LeafCert:
+        """Issue a certificate; without names it is for 127.0.0.1."""
+        return self.ca.issue_cert(*(names or ("127.0.0.1",)), not_after=ends)
+
+    def files(
+        self, *names: str, ends: datetime | None = None, stem: str = "issued"
+    ) -> tuple[Path, Path]:
+        """Issue a certificate, and return the file of it and that of its key."""
+        issued = self.issue(*names, ends=ends)
+        certificate, key = self.home / f"{stem}.pem", self.home / f"{stem}-key.pem"
+        certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+        key.touch(mode=0o600)
+        key.write_bytes(issued.private_key_pem.bytes())
+        return certificate, key
+
+    def context(
+        self, *names: str, ends: datetime | None = None, asks_for_one_of: Authority | None = None
+    ) -> ssl.SSLContext:
+        """Return what a registry serves with; it may want certificates of another authority."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.issue(*names, ends=ends).configure_cert(context)
+        if asks_for_one_of is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(asks_for_one_of.ca_file)
+        return context
 
     def server(self, name: str = "server", **settings: Any) -> dict[str, Any]:
         """Return the `tls` section of a listener on loopback, with files made anew."""
-        made = self.ca.issue_cert("127.0.0.1", "localhost")
-        certificate, key = self.home / f"{name}.pem", self.home / f"{name}-key.pem"
-        certificate.write_bytes(b"".join(pem.bytes() for pem in made.cert_chain_pems))
-        key.write_bytes(made.private_key_pem.bytes())
-        key.chmod(0o600)
+        certificate, key = self.files("127.0.0.1", "localhost", stem=name)
         return {"certificate_file": str(certificate), "key_file": str(key), **settings}
 
     def asking(self, how: str, **settings: Any) -> dict[str, Any]:
         """Return a section that asks for client certificates of this authority."""
-        return self.server(client_ca_file=str(self.file), client_certificates=how, **settings)
+        return self.server(client_ca_file=str(self.ca_file), client_certificates=how, **settings)
 
     def client_file(
         self,
@@ -86,6 +116,12 @@ class Authority:
         if certificate is not None:
             context.load_cert_chain(certificate)
         return context
+
+
+def tls_with(**settings: Any) -> Tls:
+    """Return how these settings of a registry have TLS spoken, with the files that they name."""
+    whole = UpstreamTls.model_validate(settings)
+    return tls_of(whole, read_proof(whole, "tls"))
 
 
 def fingerprint(certificate: Path) -> str:

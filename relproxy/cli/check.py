@@ -12,7 +12,6 @@ from relproxy.config_file import load_configuration
 from relproxy.config_warnings import warnings
 from relproxy.errors import ConfigurationError
 from relproxy.sockets import missing_places
-from relproxy.upstream_tls import check_upstream_tls
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,7 +25,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the problems, one a line; 1 if there are any."""
     try:
         configuration = load_configuration(arguments.config)
-        check_upstream_tls(configuration, str(arguments.config))
     except ConfigurationError as failure:
         print(*failure.problems, sep="\n")
         return 1
@@ -42,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _on_this_host(configuration: Configuration) -> tuple[Mapping[str, Proof], Sequence[str]]:
-    """Return what listeners prove themselves with, and what this host lacks for them."""
+    """Return what the files of `tls` sections hold, and what this host lacks."""
     missing = list(missing_places(configuration))
     try:
         return read_proofs(configuration), missing

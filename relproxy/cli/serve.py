@@ -32,7 +32,6 @@ from relproxy.sockets import Sockets, bind_all
 from relproxy.supervisor import Supervisor
 from relproxy.systemd import Herald, herald_of
 from relproxy.tasks import TaskSet
-from relproxy.upstream_tls import check_upstream_tls
 from relproxy.worker import Order, Orders, Worker
 
 _MAX_WORKERS = 256
@@ -65,7 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
             return _work(arguments.config, worker, count=arguments.workers)
         text = read_text(arguments.config)
         configuration = parse_configuration(text, str(arguments.config))
-        check_upstream_tls(configuration, str(arguments.config))
         write_log(configuration.log.level)
         if arguments.workers > 1:
             return asyncio.run(

@@ -14,7 +14,7 @@ import pytest
 from lab.processes import free_port
 from lab.relproxy import Relproxy
 from lab.stand_in import StandIn
-from tests.registry_authority import Authority
+from tests.authority import Authority
 
 GIB = 2**30
 PIECE = bytes(2**20)
@@ -39,7 +39,7 @@ async def trusting_big(
             yield glance, {}
         return
     authority = Authority(tmp_path / "authority")
-    async with StandIn(trusting=True, tls=authority.server()) as glance:
+    async with StandIn(trusting=True, tls=authority.context()) as glance:
         yield glance, {"tls": {"ca_file": str(authority.ca_file)}}
 
 

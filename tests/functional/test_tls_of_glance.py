@@ -14,7 +14,7 @@ import pytest
 from lab.clients import connect
 from lab.glance import Glance
 from lab.relproxy import Relproxy
-from tests.registry_authority import Authority
+from tests.authority import Authority
 
 DATA = bytes(range(256)) * 4096
 

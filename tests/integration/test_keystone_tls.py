@@ -14,13 +14,11 @@ import pytest
 from lab.stand_in import StandIn
 from lab.stand_in_keystone import PASSWORD, StandInKeystone
 from relproxy.config_identity import Credentials
-from relproxy.config_upstream_tls import UpstreamTls
 from relproxy.errors import KeystoneUnavailableError
 from relproxy.keystone import KeystoneApi, KeystoneLogin, open_keystone_session
-from relproxy.upstream_tls import tls_of
+from tests.authority import Authority, tls_with
 from tests.integration.conftest import EAST, Serve, eventually, registry
 from tests.integration.tls_peer import peering
-from tests.registry_authority import Authority
 
 INSTANCE = {"X-Nova-Installation-UUID": EAST, "X-Nova-Instance-ID": "123"}
 
@@ -68,7 +66,7 @@ async def test_callers_are_known_by_a_keystone_over_tls_that_knows_relproxy_by_a
 ) -> None:
     certificate, key = stranger.files("relproxy")
     own = {"certificate_file": str(certificate), "key_file": str(key)}
-    async with speaking(authority.server(asks_for_one_of=stranger)) as keystone:
+    async with speaking(authority.context(asks_for_one_of=stranger)) as keystone:
         settings = credentials(keystone.auth_url, ca_file=str(authority.ca_file), **own)
         client = await serve(
             registries=[registry(noauth.url, "relproxy")],
@@ -87,7 +85,7 @@ async def test_a_keystone_that_is_not_verified_is_told_nothing(
     credentials: Callable[..., dict[str, Any]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with speaking(stranger.server()) as impostor:
+    async with speaking(stranger.context()) as impostor:
         settings = credentials(impostor.auth_url, ca_file=str(authority.ca_file))
         client = await serve(
             registries=[registry(noauth.url, "relproxy")],
@@ -112,8 +110,8 @@ async def test_a_create_in_doubt_is_settled_with_a_login_over_tls(
     """Everything that relproxy itself asks goes over TLS: Keystone, and then the registry."""
     trusted = {"ca_file": str(authority.ca_file)}
     async with (
-        speaking(authority.server()) as keystone,
-        StandIn(trusting=True, tls=authority.server()) as glance,
+        speaking(authority.context()) as keystone,
+        StandIn(trusting=True, tls=authority.context()) as glance,
     ):
         glance.faults.fail_after_create = True
         client = await serve(
@@ -137,13 +135,13 @@ async def test_a_create_in_doubt_is_settled_with_a_login_over_tls(
 async def test_an_answer_of_keystones_that_is_cut_short_is_none(
     authority: Authority, credentials: Callable[..., dict[str, Any]]
 ) -> None:
-    with peering(authority.server()) as peer:
+    with peering(authority.context()) as peer:
         peer.answer = (
             b"HTTP/1.1 201 Created\r\nX-Subject-Token: own\r\n\r\n"
             b'{"token": {"expires_at": "2099-01-01T00:00:00Z"}}'
         )
         url = f"{peer.url}/v3"
-        tls = tls_of(UpstreamTls(ca_file=authority.ca_file), "tls")
+        tls = tls_with(ca_file=authority.ca_file)
         settings = Credentials.model_validate(credentials(url))
         async with open_keystone_session(1) as session:
             api = KeystoneApi(url, session, timeout_s=20, tls=tls)

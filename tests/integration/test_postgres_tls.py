@@ -17,7 +17,7 @@ import pytest
 from relproxy.errors import StoreUnavailableError
 from relproxy.store.postgres import PostgresStore
 from relproxy.store.postgres_pool import PostgresSettings
-from tests.registry_authority import Authority
+from tests.authority import Authority
 
 # PostgreSQL's protocol, "SSL Session Encryption".
 ASKS_FOR_TLS = struct.pack("!ii", 8, 80877103)
@@ -81,7 +81,7 @@ async def connect(server: Server, ca_file: Path, mode: str = "verify-full") -> N
 
 async def test_a_server_that_is_verified_hears_who_logs_in(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    with serving(authority.server()) as server:
+    with serving(authority.context()) as server:
         await connect(server, authority.ca_file)
     assert b"user\0relproxy\0" in server.heard[0]
 
@@ -91,7 +91,7 @@ async def test_a_server_that_is_not_verified_hears_nothing(tmp_path: Path, why: 
     authority, stranger = Authority(tmp_path / "a"), Authority(tmp_path / "b")
     name = "db.example" if why == "another name" else "127.0.0.1"
     issuer = stranger if why == "unknown authority" else authority
-    with serving(issuer.server(name)) as server:
+    with serving(issuer.context(name)) as server:
         server.has_tls = why != "no TLS"
         await connect(server, authority.ca_file)
     assert server.heard == []

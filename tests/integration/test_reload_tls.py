@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from lab.relproxy import Relproxy, command
 from lab.stand_in import StandIn
+from tests.authority import Authority
 from tests.integration.test_reload import (
     TARGET,
     each_way,
@@ -21,7 +23,6 @@ from tests.integration.test_reload import (
     shows,
     status_of,
 )
-from tests.registry_authority import Authority
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def stranger(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 async def glance(authority: Authority) -> AsyncIterator[StandIn]:
-    async with StandIn(tls=authority.server()) as started:
+    async with StandIn(tls=authority.context()) as started:
         yield started
 
 
@@ -83,6 +84,26 @@ async def test_a_new_file_counts_from_a_reload_on_and_a_bad_one_never(
         relproxy.reload()
         await eventually(lambda: shows(relproxy, "configuration reloaded", 2))
         assert await status_of(url) == 200
+    finally:
+        await asyncio.to_thread(relproxy.kill)
+
+
+async def test_who_follows_a_dead_worker_believes_what_its_siblings_do_whatever_files_hold(
+    tmp_path: Path, glance: StandIn, authority: Authority
+) -> None:
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(authority.ca_file.read_bytes())
+    relproxy = Relproxy(tmp_path / "relproxy", secured(glance.url, ca_file), workers=2)
+    await asyncio.to_thread(relproxy.start)
+    try:
+        await eventually(lambda: shows(relproxy, "serving", 2))
+        # Somebody is just writing it.
+        ca_file.write_text("nothing of use")
+        for line in events(relproxy, "worker serves"):
+            os.kill(line["pid"], signal.SIGKILL)
+        await eventually(lambda: shows(relproxy, "worker serves", 4))
+        assert await status_of(f"{relproxy.url}{TARGET}") == 200
+        assert events(relproxy, "worker can't start") == []
     finally:
         await asyncio.to_thread(relproxy.kill)
 

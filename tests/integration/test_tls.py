@@ -358,7 +358,7 @@ async def test_an_intermediate_authority_vouches_without_its_root(
     serve: Serve, noauth: StandIn, authority: Authority, tmp_path: Path
 ) -> None:
     novas, others = (Authority(tmp_path, authority.ca.create_child_ca()) for _ in range(2))
-    tls = authority.asking("required") | {"client_ca_file": str(novas.file)}
+    tls = authority.asking("required") | {"client_ca_file": str(novas.ca_file)}
     client = await trusting_relproxy(serve, noauth, tls)
     assert await grade(client, authority.trusting(novas.client_file(NOVA))) == "vouched"
     for other in (others, authority):
@@ -489,7 +489,7 @@ async def test_glanceclient_works_over_tls(
             endpoint=f"{https(client)}/v2",
             identity_headers=identity,
             token="t",
-            cacert=str(authority.file),
+            cacert=str(authority.ca_file),
             cert_file=str(authority.client_file(NOVA)),
         )
         for number in range(5):

@@ -19,12 +19,11 @@ import pytest
 
 from lab.stand_in import StandIn
 from relproxy.config import Timeouts
-from relproxy.config_upstream_tls import UpstreamTls
 from relproxy.endpoints import Endpoints
 from relproxy.messages import Headers, Response
 from relproxy.metrics import Metrics
 from relproxy.upstream import Upstream, open_session
-from relproxy.upstream_tls import tls_of
+from tests.authority import Authority, tls_with
 from tests.integration.conftest import EAST, Serve, eventually, registry
 from tests.integration.recorder import Recorder, recording
 from tests.integration.test_uploads import (
@@ -37,7 +36,6 @@ from tests.integration.test_uploads import (
     connected,
 )
 from tests.integration.tls_peer import peering
-from tests.registry_authority import Authority
 
 YESTERDAY = datetime.now(UTC) - timedelta(days=1)
 INSTANCE = {"X-Nova-Installation-UUID": EAST, "X-Nova-Instance-ID": "123"}
@@ -58,14 +56,14 @@ def stranger(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 async def glance(authority: Authority) -> AsyncIterator[StandIn]:
-    async with StandIn(trusting=True, keeps_data=True, tls=authority.server()) as started:
+    async with StandIn(trusting=True, keeps_data=True, tls=authority.context()) as started:
         yield started
 
 
 @pytest.fixture
 async def impostor(stranger: Authority) -> AsyncIterator[StandIn]:
     """A registry whose certificate nobody relproxy trusts has issued."""
-    async with StandIn(trusting=True, tls=stranger.server()) as started:
+    async with StandIn(trusting=True, tls=stranger.context()) as started:
         yield started
 
 
@@ -127,12 +125,12 @@ async def test_a_route_in_shadow_leads_over_tls(
 
 
 def impostors(authority: Authority, stranger: Authority) -> dict[str, ssl.SSLContext]:
-    old = authority.server()
+    old = authority.context()
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     return {
-        "unknown_ca": stranger.server(),
-        "name": authority.server("glance.example"),
-        "expired": authority.server(ends=YESTERDAY),
+        "unknown_ca": stranger.context(),
+        "name": authority.context("glance.example"),
+        "expired": authority.context(ends=YESTERDAY),
         "version": old,
     }
 
@@ -192,7 +190,7 @@ async def test_what_speaks_no_tls_is_named_so(serve: Serve, trusted: dict[str, A
 async def test_a_server_name_is_what_is_asked_for_and_verified_whatever_the_host(
     serve: Serve, authority: Authority, trusted: dict[str, Any]
 ) -> None:
-    with peering(authority.server("glance.example")) as peer:
+    with peering(authority.context("glance.example")) as peer:
         peer.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
         tls = {**trusted, "server_name": "glance.example"}
         client = await serve(registries=[secured(peer.url, tls=tls, host="images.example:1")])
@@ -217,7 +215,7 @@ async def test_a_registry_that_wants_a_certificate_gets_it(
 ) -> None:
     certificate, key = stranger.files("relproxy")
     own = {"certificate_file": str(certificate), "key_file": str(key)}
-    context = authority.server(asks_for_one_of=stranger)
+    context = authority.context(asks_for_one_of=stranger)
     async with StandIn(trusting=True, tls=context) as glance:
         client = await serve(registries=[secured(glance.url, tls={**trusted, **own})])
         assert (await client.get("/v2/images", project="alice")).status == 200
@@ -233,7 +231,7 @@ async def test_a_create_whose_sender_is_refused_was_never_read_and_goes_elsewher
     version: str,
 ) -> None:
     """With TLS 1.3 the refusal comes when the request has left already."""
-    context = authority.server(asks_for_one_of=stranger)
+    context = authority.context(asks_for_one_of=stranger)
     if version == "1.2":
         context.maximum_version = ssl.TLSVersion.TLSv1_2
     with peering(context) as peer:
@@ -257,7 +255,7 @@ async def test_an_upload_of_which_anything_is_gone_goes_nowhere_else(
     glance: StandIn,
     trusted: dict[str, Any],
 ) -> None:
-    with peering(authority.server(asks_for_one_of=stranger)) as peer:
+    with peering(authority.context(asks_for_one_of=stranger)) as peer:
         client = await serve(registries=[secured(peer.url, glance.url, tls=trusted)])
         async with connected(client.url) as wire:
             wire.writer.write(UPLOAD + b"Content-Length: 3\r\n\r\nabc")
@@ -340,7 +338,7 @@ async def test_an_answer_without_a_length_is_whole_only_if_the_registry_says_so(
     serve: Serve, authority: Authority, trusted: dict[str, Any], target: str
 ) -> None:
     """Else anyone on the way could shorten it: the list would end where they like."""
-    with peering(authority.server()) as peer:
+    with peering(authority.context()) as peer:
         client = await serve(registries=[secured(peer.url, tls=trusted)])
         peer.answer = ENDLESS
         assert (await client.get(target, project="alice")).body == NONE
@@ -373,7 +371,7 @@ async def test_an_answer_without_a_length_whose_connection_is_reset_is_not_whole
 
 async def test_a_connection_that_is_given_up_is_closed_at_once(authority: Authority) -> None:
     """Not once the registry, which may hang, has agreed that it is over."""
-    context = authority.server()
+    context = authority.context()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def begin() -> socket.socket:
@@ -400,7 +398,7 @@ async def test_a_connection_that_is_given_up_is_closed_at_once(authority: Author
 async def test_what_a_registry_sends_unasked_is_no_answer_to_the_next_request(
     serve: Serve, authority: Authority, trusted: dict[str, Any]
 ) -> None:
-    async with recording(authority.server()) as recorder:
+    async with recording(authority.context()) as recorder:
         client = await serve(
             registries=[secured(recorder.url, tls=trusted, upstream_identity="token")]
         )
@@ -416,7 +414,7 @@ async def test_what_a_registry_sends_unasked_is_no_answer_to_the_next_request(
 @asynccontextmanager
 async def upstream_of(url: str, authority: Authority) -> AsyncIterator[Upstream]:
     endpoints = Endpoints((url,))
-    endpoints.tls = tls_of(UpstreamTls(ca_file=authority.ca_file), "tls")
+    endpoints.tls = tls_with(ca_file=authority.ca_file)
     async with open_session(Timeouts()) as session:
         yield Upstream("glance", endpoints, session, Metrics())
 
@@ -459,7 +457,7 @@ async def test_an_answer_that_waits_to_be_read_when_writing_fails_is_read_over_t
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"https://127.0.0.1:{listening.getsockname()[1]}"
         async with upstream_of(url, authority) as upstream:
-            torn = _Torn(authority.server(), listening)
+            torn = _Torn(authority.context(), listening)
             response = await upstream.send("PUT", "/", Headers(), torn)
             assert response.head.status == 413
             assert await body_of(response) == b"no"
@@ -468,7 +466,7 @@ async def test_an_answer_that_waits_to_be_read_when_writing_fails_is_read_over_t
 async def test_a_client_is_told_to_go_on_when_the_registry_says_so_over_tls(
     serve: Serve, authority: Authority, trusted: dict[str, Any]
 ) -> None:
-    async with recording(authority.server()) as recorder:
+    async with recording(authority.context()) as recorder:
         client = await serve(
             registries=[secured(recorder.url, tls=trusted, upstream_identity="token")],
             forwarding={"via": None, "header": "none", "expect_continue_s": 600},
@@ -491,12 +489,12 @@ async def test_one_log_line_tells_that_tls_fails_until_it_fails_otherwise_or_no_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    with peering(stranger.server()) as peer:
+    with peering(stranger.context()) as peer:
         peer.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
         client = await serve(registries=[secured(peer.url, tls=trusted)])
         statuses = []
-        for context in (stranger, stranger, authority, stranger):
-            peer.context = context.server()
+        for issuer in (stranger, stranger, authority, stranger):
+            peer.context = issuer.context()
             statuses.append((await client.get("/v2/schemas/a")).status)
         assert statuses == [502, 502, 200, 502]
     assert [line["reason"] for line in told(caplog, "endpoint fails TLS")] == ["unknown_ca"] * 2

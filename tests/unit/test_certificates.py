@@ -13,19 +13,19 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from relproxy.certificates import (
-    ADMIN,
     Proof,
     certificate_warnings,
-    context_of,
     from_text,
     read_proofs,
     to_text,
 )
 from relproxy.config import Configuration
 from relproxy.errors import ConfigurationError
+from relproxy.tls_contexts import listener_context
 from tests.authority import Authority
 from tests.unit.test_config import LEAST
 
+PUBLIC = "listeners[0].tls"
 PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
 
 
@@ -51,16 +51,16 @@ def test_files_are_read_and_survive_being_handed_on(authority: Authority) -> Non
     proofs = read_proofs(configuration)
 
     assert from_text(to_text(proofs)) == proofs
-    assert set(proofs) == {"public", ADMIN}
-    assert proofs["public"].certificate == Path(tls["certificate_file"]).read_text()
+    assert set(proofs) == {PUBLIC, "admin.tls"}
+    assert proofs[PUBLIC].certificate == Path(tls["certificate_file"]).read_text()
     assert [*certificate_warnings(proofs)] == []
     Path(tls["key_file"]).unlink()
     assert configuration.listeners[0].tls is not None
-    assert context_of(proofs["public"], configuration.listeners[0].tls).cert_store_stats()
+    assert listener_context(proofs[PUBLIC], configuration.listeners[0].tls).cert_store_stats()
 
 
 def test_a_key_is_shown_nowhere(authority: Authority) -> None:
-    proof = read_proofs(configured(authority.server()))["public"]
+    proof = read_proofs(configured(authority.server()))[PUBLIC]
     assert "PRIVATE" not in repr(proof)
 
 
@@ -84,12 +84,14 @@ AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=
     [
         pytest.param("certificate_file", None, "can't be read: No such file", id="no file"),
         pytest.param("certificate_file", b"", "holds no certificate in PEM", id="empty"),
-        pytest.param("certificate_file", b"\xff\xfe", "is not in PEM", id="bytes"),
-        pytest.param("certificate_file", b"a" * 2**21, "is not in PEM", id="far too much"),
+        pytest.param("certificate_file", b"\xff\xfe", "holds no certificate in PEM", id="bytes"),
+        pytest.param(
+            "certificate_file", b"a" * (2**24 + 1), "is larger than 16 MiB", id="far too much"
+        ),
         pytest.param(
             "certificate_file",
             b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-            "holds no certificate in PEM, or a broken one",
+            "holds a certificate that can't be read",
             id="broken",
         ),
         pytest.param("key_file", None, "can't be read: No such file", id="no key"),
@@ -113,14 +115,14 @@ def test_a_file_that_will_not_do_is_a_sentence_with_its_setting(
 
     (problem,) = problems(configured(tls))
 
-    assert problem.startswith(f"listeners[0].tls.{name}: {file}: {why}")
+    assert problem.startswith(f"listeners[0].tls.{name}: {file} {why}")
     assert problem.endswith(".")
     assert "secret" not in problem
 
 
 def test_a_directory_is_no_file(authority: Authority, tmp_path: Path) -> None:
     (problem,) = problems(configured(authority.server() | {"key_file": str(tmp_path)}))
-    assert problem == f"listeners[0].tls.key_file: {tmp_path}: can't be read: Is a directory."
+    assert problem == f"listeners[0].tls.key_file: {tmp_path} can't be read: Is a directory."
 
 
 def test_every_problem_of_every_listener_is_told_at_once(
@@ -180,11 +182,13 @@ def test_an_end_is_that_of_the_first_to_expire_and_one_in_the_past_a_warning(
     file = Path(tls["certificate_file"])
     file.write_bytes(file.read_bytes() + old.cert_chain_pems[0].bytes())
 
-    proof = read_proofs(configured(tls))["public"]
+    proof = read_proofs(configured(tls))[PUBLIC]
 
     assert proof.expires_at == past.timestamp()
     (warning,) = proof.warnings
-    assert warning.startswith("listeners[0].tls.certificate_file: a certificate has expired, 2020-")
+    assert warning == (
+        f"listeners[0].tls.certificate_file: {file} has expired on 2020-02-01 (certificate 2 of 2)."
+    )
 
 
 def test_a_certificate_of_tomorrow_is_a_warning(authority: Authority) -> None:
@@ -192,8 +196,8 @@ def test_a_certificate_of_tomorrow_is_a_warning(authority: Authority) -> None:
     later = authority.ca.issue_cert("a", not_before=datetime(2120, 1, 1))  # noqa: DTZ001
     Path(tls["certificate_file"]).write_bytes(later.cert_chain_pems[0].bytes())
     Path(tls["key_file"]).write_bytes(later.private_key_pem.bytes())
-    (warning,) = read_proofs(configured(tls))["public"].warnings
-    assert "isn't valid yet, 2120-" in warning
+    (warning,) = read_proofs(configured(tls))[PUBLIC].warnings
+    assert warning.endswith(" isn't valid before 2120-01-01.")
 
 
 @pytest.mark.parametrize(("mode", "warns"), [(0o600, False), (0o640, False), (0o644, True)])
@@ -202,15 +206,17 @@ def test_a_key_that_everybody_can_read_is_a_warning(
 ) -> None:
     tls = authority.server()
     Path(tls["key_file"]).chmod(mode)
-    warned = read_proofs(configured(tls))["public"].warnings
-    assert ["can be read by everybody" in each for each in warned] == [True] * warns
+    warned = read_proofs(configured(tls))[PUBLIC].warnings
+    assert [
+        "can be read or written by everyone on this host: chmod o= it." in each for each in warned
+    ] == [True] * warns
 
 
 def test_nothing_of_the_system_vouches_for_clients(authority: Authority) -> None:
     configuration = configured(authority.asking("required"))
     tls = configuration.listeners[0].tls
     assert tls is not None
-    context = context_of(read_proofs(configuration)["public"], tls)
+    context = listener_context(read_proofs(configuration)[PUBLIC], tls)
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.cert_store_stats()["x509_ca"] == 1
 
@@ -219,7 +225,7 @@ def test_no_descriptor_is_left_over(authority: Authority) -> None:
     configuration = configured(authority.server())
     before = len([*Path("/proc/self/fd").iterdir()])
     for _ in range(3):
-        assert isinstance(read_proofs(configuration)["public"], Proof)
+        assert isinstance(read_proofs(configuration)[PUBLIC], Proof)
     assert len([*Path("/proc/self/fd").iterdir()]) == before
 
 
@@ -230,5 +236,5 @@ def test_two_authorities_vouch_side_by_side(authority: Authority) -> None:
     file.write_bytes(file.read_bytes() + b"# The next one:\n" + trustme.CA().cert_pem.bytes())
     configuration = configured(tls)
     assert configuration.listeners[0].tls is not None
-    context = context_of(read_proofs(configuration)["public"], configuration.listeners[0].tls)
+    context = listener_context(read_proofs(configuration)[PUBLIC], configuration.listeners[0].tls)
     assert context.cert_store_stats()["x509_ca"] == 2

@@ -14,11 +14,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from relproxy.arrival import Arrival
-from relproxy.certificates import context_of, read_proofs
+from relproxy.certificates import read_proofs
 from relproxy.config import Configuration
 from relproxy.draining import InFlight
 from relproxy.metrics import Metrics
 from relproxy.securing import Securing, SecuringTerms
+from relproxy.tls_contexts import listener_context
 from tests.authority import PLAIN, Authority
 from tests.unit.test_config import LEAST
 
@@ -71,7 +72,7 @@ async def listening(authority: Authority) -> AsyncIterator[Securings]:
     configuration = Configuration.model_validate(LEAST | {"listeners": [listener]})
     tls = configuration.listeners[0].tls
     assert tls is not None
-    made = Securings(context_of(read_proofs(configuration)["public"], tls))
+    made = Securings(listener_context(read_proofs(configuration)["listeners[0].tls"], tls))
     server = await asyncio.get_running_loop().create_server(made.connection, "127.0.0.1", 0)
     made.port = server.sockets[0].getsockname()[1]
     async with server:

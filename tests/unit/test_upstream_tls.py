@@ -12,13 +12,12 @@ import pytest
 import yaml
 
 from relproxy.__main__ import main
+from relproxy.certificates import certificate_warnings, read_proofs
 from relproxy.config_file import load_configuration
-from relproxy.config_upstream_tls import UpstreamTls
 from relproxy.config_warnings import warnings
 from relproxy.errors import ConfigurationError
 from relproxy.tls_failures import CAUSES, cause_of, is_refusal
-from relproxy.upstream_tls import tls_of
-from tests.registry_authority import Authority
+from tests.authority import Authority, tls_with
 
 HTTPS, HTTP = "https://192.0.2.1:9292", "http://192.0.2.2:9292"
 
@@ -69,7 +68,7 @@ def test_who_says_nothing_verifies_everything_by_the_systems_cas(
     monkeypatch: pytest.MonkeyPatch, authority: Authority
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
-    context = tls_of(UpstreamTls(), "tls").context
+    context = tls_with().context
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
@@ -80,19 +79,18 @@ def test_a_ca_file_is_instead_of_the_systems_cas(
     monkeypatch: pytest.MonkeyPatch, authority: Authority, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(Authority(tmp_path / "system").ca_file))
-    context = tls_of(UpstreamTls(ca_file=authority.ca_file), "tls").context
+    context = tls_with(ca_file=authority.ca_file).context
     own = ssl.PEM_cert_to_DER_cert(authority.ca_file.read_text())
     assert context.get_ca_certs(binary_form=True) == [own]
 
 
 @pytest.mark.parametrize("spelled", ["1.3", 1.3], ids=["a text", "a number, as YAML reads it"])
 def test_the_oldest_version_may_be_raised(spelled: object) -> None:
-    settings = UpstreamTls.model_validate({"minimum_version": spelled})
-    assert tls_of(settings, "tls").context.minimum_version is ssl.TLSVersion.TLSv1_3
+    assert tls_with(minimum_version=spelled).context.minimum_version is ssl.TLSVersion.TLSv1_3
 
 
 def test_an_address_without_tls_is_asked_as_ever() -> None:
-    tls = tls_of(UpstreamTls(server_name="glance.example"), "tls")
+    tls = tls_with(server_name="glance.example")
     assert tls.options(HTTP) == tls.options("unix:/run/glance.sock") == {}
     assert tls.options(HTTPS)["server_hostname"] == "glance.example"
 
@@ -178,7 +176,9 @@ def test_every_file_that_can_not_be_used_is_a_problem_with_its_place(
 
 
 def told(file: Path) -> Iterator[str]:
-    return warnings(load_configuration(file))
+    configuration = load_configuration(file)
+    yield from warnings(configuration)
+    yield from certificate_warnings(read_proofs(configuration))
 
 
 def test_what_works_and_is_probably_not_meant_is_a_warning(
@@ -195,7 +195,9 @@ def test_what_works_and_is_probably_not_meant_is_a_warning(
     assert expired == (
         f"registries[0].tls.certificate_file: {certificate} has expired on {ended:%Y-%m-%d}."
     )
-    assert readable.startswith(f"registries[0].tls.key_file: {key} can be read by everyone")
+    assert readable.startswith(
+        f"registries[0].tls.key_file: {key} can be read or written by everyone"
+    )
     status, lines = checked(file, capsys)
     assert status == 0
     assert len([line for line in lines if line.startswith("warning: ")]) == 4
