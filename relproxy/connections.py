@@ -166,7 +166,8 @@ class Connection(web.RequestHandler):
         before = self._request_count
         super().data_received(data)
         newest = self._newest(self._request_count - before)
-        self._trailers.took(data, newest)
+        # Behind so many that wait the parser stops between two of them.
+        self._trailers.took(data, newest, is_all=len(self._messages) <= 1)
         if newest:
             self._newest_payload = newest[-1][1]
         if not newest and was_in_head:
@@ -189,7 +190,9 @@ class Connection(web.RequestHandler):
         is_broken = bool(self._messages) and not isinstance(
             self._messages[-1][0], RawRequestMessage
         )
-        if is_broken and under_way is not None and not under_way.content.is_eof():
+        is_broken = is_broken and under_way is not None and not under_way.content.is_eof()
+        # Answered or not: it is not a request that could still become whole.
+        if is_broken or self._trailers.size > MAX_HEAD_BYTES:
             _LOG.info("request broke off")
             if self.transport is not None:
                 self.transport.abort()
