@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,16 @@ def certificate_names(transport: asyncio.BaseTransport | None) -> frozenset[str]
         return frozenset()
     der = secured.getpeercert(binary_form=True) or b""
     return frozenset((*_alternative_names(said), f"sha256:{hashlib.sha256(der).hexdigest()}"))
+
+
+def has_expired(transport: asyncio.BaseTransport) -> bool:
+    """Tell whether the time of the client's certificate is over.
+
+    OpenSSL looks at it in a whole handshake only, and not where a session of TLS 1.2 is resumed.
+    """
+    secured = transport.get_extra_info("ssl_object")
+    said = secured.getpeercert() if isinstance(secured, ssl.SSLObject) else None
+    return bool(said and ssl.cert_time_to_seconds(str(said["notAfter"])) < time.time())
 
 
 def _alternative_names(said: Mapping[str, Any]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from asyncio import sslproto
 from dataclasses import dataclass, replace
 from typing import cast
 
-from relproxy.arrival import Arrival, Serve, certificate_names, peer_of
+from relproxy.arrival import Arrival, Serve, certificate_names, has_expired, peer_of
 from relproxy.draining import InFlight
 from relproxy.metrics import Metrics
 from relproxy.tasks import TaskSet
@@ -77,6 +77,10 @@ class Securing:
             secured = await self._secured(handshake)
             if secured is not None:
                 handshake.hand_over(secured)
+        except BaseException:
+            # Or it would be there for ever, and all that comes on it too.
+            handshake.force_close()
+            raise
         finally:
             # After it was handed over: at no time it isn't counted.
             self._under_way.discard(handshake)
@@ -88,7 +92,7 @@ class Securing:
             # It would never hear of its end.
             return None
         try:
-            return await asyncio.get_running_loop().start_tls(
+            secured = await asyncio.get_running_loop().start_tls(
                 handshake.beneath,
                 handshake,
                 self._terms.context,
@@ -103,6 +107,11 @@ class Securing:
         except OSError:
             # Whoever only looks whether the port is open makes no mistake.
             pass
+        else:
+            if secured is None or not has_expired(secured):
+                return secured
+            self._say_failed(handshake, "tls", "CERTIFICATE_EXPIRED (session resumed)")
+            secured.abort()
         return None
 
     def _say_failed(self, handshake: _Handshake, reason: str, cause: str | None = None) -> None:

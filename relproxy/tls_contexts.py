@@ -28,7 +28,8 @@ def listener_context(proof: Proof, settings: ServerTls) -> ssl.SSLContext:
         trust(context, proof)
         # Those in the file vouch themselves: an intermediate one, without all that its root signed.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        # A resumed session isn't verified again: its certificate may have expired since.
+        # A resumed session isn't verified again: its certificate may have expired since. In TLS 1.2
+        # there are such without tickets: `relproxy.securing` looks at the date itself.
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
     return context

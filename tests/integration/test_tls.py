@@ -8,6 +8,7 @@ import io
 import logging
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import timedelta
@@ -366,7 +367,38 @@ async def test_an_intermediate_authority_vouches_without_its_root(
             await grade(client, authority.trusting(other.client_file(NOVA)))
 
 
-async def test_a_session_that_is_resumed_is_verified_anew(
+async def test_a_resumed_session_is_worth_no_more_than_its_certificate(
+    serve: Serve, recorder: Recorder, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await served(serve, recorder, authority.asking("optional"))
+    context = authority.trusting(authority.client_file(NOVA, ends=timedelta(days=1)))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def ask(session: ssl.SSLSession | None, held: list[ssl.SSLSocket]) -> bytes:
+        plain = socket.create_connection(("127.0.0.1", port_of(client)))
+        made = context.wrap_socket(plain, server_hostname="127.0.0.1", session=session)
+        held.append(made)
+        with suppress(ConnectionError):
+            made.sendall(b"GET /v2/schemas/image HTTP/1.1\r\nHost: a\r\n\r\n")
+            return made.recv(4096)
+        return b""
+
+    held: list[ssl.SSLSocket] = []
+    # It stays open: one that is cut off ends its session.
+    assert (await asyncio.to_thread(ask, None, held)).startswith(b"HTTP/1.1 200")
+    session = held[0].session
+    assert (await asyncio.to_thread(ask, session, held)).startswith(b"HTTP/1.1 200")
+    assert held[1].session_reused
+    later = time.time() + timedelta(days=2).total_seconds()
+    monkeypatch.setattr("relproxy.arrival.time.time", lambda: later)
+    assert await asyncio.to_thread(ask, session, held) == b""
+    monkeypatch.undo()
+    assert await client.metric(REFUSED % "tls") == 1
+    for each in held:
+        each.close()
+
+
+async def test_a_session_is_resumed_without_tickets_only(
     serve: Serve, recorder: Recorder, authority: Authority
 ) -> None:
     client = await served(serve, recorder, authority.asking("optional"))

@@ -207,3 +207,20 @@ async def test_who_has_not_finished_is_closed_with_the_listener_and_so_is_who_co
                 assert await each.read() == b""
         for writer in (waiting, late):
             writer.transport.abort()
+
+
+async def test_a_connection_that_nobody_serves_ends(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serves_nobody(_: Arrival) -> Server:
+        raise ConnectionAbortedError("nobody serves any more")
+
+    async with listening(authority) as made:
+        monkeypatch.setattr(made, "_serve", serves_nobody)
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", made.port, ssl=authority.trusting()
+        )
+        async with asyncio.timeout(PATIENCE_S):
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+        writer.transport.abort()
