@@ -38,15 +38,19 @@ _SAY_S = 60.0
 # listeners, journals of the host, SQLite's files, the admin listener's clients.
 _OWN_DESCRIPTORS = 128
 _SCARCE = 1000
+# Connections to the admin listener at once: a few probes, scrapers and people, whom strangers may
+# outnumber. They are of a process's own.
+OPERATORS = 64
 
 
 class Crowd:
     """The connections of clients that this process holds, and who waits until there is room.
 
-    One for the whole process: after a reload the old connections count too.
+    One for the whole process: after a reload the old connections count too. Without `metrics` they
+    are not clients, but operators.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics | None = None) -> None:
         self._metrics = metrics
         self._most: int | None = None
         self._count = 0
@@ -65,25 +69,29 @@ class Crowd:
     def limit(self, most: int) -> None:
         """Hold so many at most from now on; those that are there stay."""
         self._most = most
-        self._metrics.client_connections_max.set(most)
+        if self._metrics is not None:
+            self._metrics.client_connections_max.set(most)
         if self.has_room:
             self._wake()
 
     def enter(self) -> None:
         """Count a connection."""
         self._count += 1
-        self._metrics.client_connections.inc()
+        if self._metrics is not None:
+            self._metrics.client_connections.inc()
 
     def leave(self) -> None:
         """Count one less, and let those accept who wait for that."""
         self._count -= 1
-        self._metrics.client_connections.dec()
+        if self._metrics is not None:
+            self._metrics.client_connections.dec()
         if self.has_room:
             self._wake()
 
     def wait(self, resume: Callable[[], None], reason: Reason) -> None:
         """Have `resume` called once there may be room."""
-        self._metrics.accept_pauses.labels(reason).inc()
+        if self._metrics is not None:
+            self._metrics.accept_pauses.labels(reason).inc()
         self._say(reason)
         self._waiting[resume] = None
         if reason == "descriptors" and self._retry is None:

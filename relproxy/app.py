@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relproxy import config, config_identity
 from relproxy.accepting import Crowd
@@ -121,10 +121,10 @@ async def running(
         admin = admin_of(configuration, health, explainer, known, metrics)
         admin = guarded(admin, configuration.admin, metrics)
         opening = Opening(configuration, sockets, metrics)
-        admin_runner = await listening_admin(opened, opening, admin)
-        in_flight = InFlight(metrics)
         timeouts = configuration.timeouts
-        shared = Shared(in_flight, accounts, patience_of(timeouts))
+        shared = Shared(in_flight := InFlight(metrics), accounts, patience_of(timeouts))
+        operators = replace(shared, in_flight=InFlight(metrics))
+        admin_runner = await listening_admin(opened, opening, admin, operators)
         runners = await runners_of(opened, opening, proxy, shared)
         departure = Departure(health, in_flight, runners, admin_runner, notice_s=timeouts.notice_s)
         opened.push_async_callback(departure.drain, timeouts.shutdown_s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -10,9 +9,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from relproxy.accepting import Crowd, Door, most_connections
+from relproxy.accepting import OPERATORS, Crowd, Door, most_connections
 from relproxy.announcing import announcements_of
-from relproxy.arrival import Arrival
 from relproxy.config import Configuration, Timeouts
 from relproxy.config_tls import ServerTls
 from relproxy.connections import Patience
@@ -21,7 +19,7 @@ from relproxy.entrance import Entrance
 from relproxy.metrics import Metrics
 from relproxy.proxy import Proxy
 from relproxy.securing import Securing, SecuringTerms
-from relproxy.server import Shared, make_server
+from relproxy.server import Shared, make_admin_server, make_server
 from relproxy.sockets import Sockets
 from relproxy.tls_contexts import listener_context
 
@@ -64,50 +62,35 @@ async def runners_of(
 
 
 async def listening_admin(
-    opened: AsyncExitStack, opening: Opening, application: web.Application
+    opened: AsyncExitStack, opening: Opening, application: web.Application, shared: Shared
 ) -> web.AppRunner:
-    """Serve operators."""
-    runner = web.AppRunner(application, access_log=None)
+    """Serve operators; who else can connect takes nothing away from clients."""
+    tls = opening.configuration.admin.tls
+    # Operators aren't waited for: their requests are small, and asked again.
+    securing = (
+        None if tls is None else _securing_of(opening, "admin.tls", _ADMIN, tls, shared.in_flight)
+    )
+    runner = _AdminRunner(application, Entrance(_ADMIN, securing=securing), shared)
     opened.push_async_callback(runner.cleanup)
     await runner.setup()
-    tls, sockets = opening.configuration.admin.tls, opening.sockets.admin
-    if tls is None:
-        await accepting(runner, sockets)
-        return runner
-    # Operators aren't waited for: their requests are small, and asked again.
-    securing = _securing_of(opening, "admin.tls", _ADMIN, tls, InFlight(opening.metrics))
-    opened.callback(securing.close)
-    for each in sockets:
-        await _SecuredSite(runner, each, securing).start()
+    crowd = Crowd()
+    crowd.limit(OPERATORS)
+    await accepting(runner, opening.sockets.admin, crowd)
     return runner
 
 
-class _SecuredSite(web.BaseSite):
-    """A socket on which each connection begins with a TLS handshake of ours, not the loop's."""
+class _AdminRunner(web.AppRunner):
+    """Serves an application on connections like those of clients."""
 
-    def __init__(self, runner: web.AppRunner, accepting: socket.socket, securing: Securing) -> None:
-        super().__init__(runner)
-        self._accepting = accepting
-        self._securing = securing
+    def __init__(self, application: web.Application, entrance: Entrance, shared: Shared) -> None:
+        super().__init__(application, access_log=None)
+        self._entrance = entrance
+        self._shared = shared
 
-    @property
-    def name(self) -> str:
-        return f"https on {self._accepting.getsockname()}"
-
-    async def start(self) -> None:
-        await super().start()
-        self._server = await asyncio.get_running_loop().create_server(
-            self._connection, sock=self._accepting, backlog=self._backlog
-        )
-
-    def _connection(self) -> asyncio.Protocol:
-        return self._securing.connection(self._served, Arrival())
-
-    def _served(self, _: Arrival) -> asyncio.Protocol:
-        server = self._runner.server
-        if server is None:
-            raise ConnectionAbortedError("nobody serves any more")
-        return server()
+    async def _make_server(self) -> web.Server:
+        # For what it does besides.
+        await super()._make_server()
+        return make_admin_server(self.app, self._entrance, self._shared)
 
 
 def _entrance_of(opening: Opening, index: int, in_flight: InFlight) -> Entrance:
@@ -152,14 +135,11 @@ async def all_accepting(
 
 
 async def accepting(
-    runner: web.BaseRunner, sockets: Sequence[socket.socket], crowd: Crowd | None = None
+    runner: web.BaseRunner, sockets: Sequence[socket.socket], crowd: Crowd
 ) -> tuple[str, int]:
-    """Take connections on these sockets, and return the address of the last of them.
-
-    They are of a crowd; operators, who have none, are let in whoever else is there.
-    """
+    """Take connections of a crowd on these sockets, and return the address of the last of them."""
     for each in sockets:
-        await (web.SockSite(runner, each) if crowd is None else Door(runner, each, crowd)).start()
+        await Door(runner, each, crowd).start()
     return address_of(runner)
 
 

@@ -33,6 +33,7 @@ from relproxy.draining import InFlight
 from relproxy.entrance import Entrance
 from relproxy.errors import RegistryGarbageError, RelproxyError, SlowRequestError
 from relproxy.messages import Headers, Request, RequestHead, Response
+from relproxy.transports import reset
 from relproxy.writing import Writing
 
 _LOG = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ _BODYLESS = frozenset({204, 304})
 
 Respond = Callable[[Request], Awaitable[Response]]
 _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+_MakeRequest = Callable[..., web.BaseRequest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,8 @@ def make_server(respond: Respond, entrance: Entrance, shared: Shared) -> web.Ser
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         with in_flight.one(), _accounted(request, shared.accounts) as account:
-            if _head_bytes(request) > MAX_HEAD_BYTES:
-                too_long = LineTooLong(b"", MAX_HEAD_BYTES)
-                return request.protocol.handle_error(request, HTTPStatus.BAD_REQUEST, too_long)
+            if (refused := _too_long(request)) is not None:
+                return refused
             arrival = cast("Connection", request.protocol).arrival
             head = _head(request, entrance, arrival)
             account.came_in(head)
@@ -85,12 +86,49 @@ def make_server(respond: Respond, entrance: Entrance, shared: Shared) -> web.Ser
     return _Server(handle, entrance, shared)
 
 
+def make_admin_server(application: web.Application, entrance: Entrance, shared: Shared) -> _Server:
+    """Return the protocol factory of the admin listener, whose callers have a client's limits."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        if (refused := _too_long(request)) is not None:
+            return refused
+        response = await application._handle(cast("web.Request", request))  # noqa: SLF001
+        if _is_doubtful(request):
+            response.force_close()
+        try:
+            async with asyncio.timeout(shared.patience.write_s):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError as failure:
+            if request.transport is not None:
+                reset(request.transport)
+            raise ConnectionResetError("the answer was not taken") from failure
+        return response
+
+    return _Server(handle, entrance, shared, application._make_request)  # noqa: SLF001
+
+
+def _too_long(request: web.BaseRequest) -> web.StreamResponse | None:
+    """Refuse a head that is too large; None if it isn't."""
+    if _head_bytes(request) <= MAX_HEAD_BYTES:
+        return None
+    too_long = LineTooLong(b"", MAX_HEAD_BYTES)
+    return request.protocol.handle_error(request, HTTPStatus.BAD_REQUEST, too_long)
+
+
 class _Server(web.Server):
     """Makes the protocol of each connection, behind what it has to go through."""
 
-    def __init__(self, handle: _Handle, entrance: Entrance, shared: Shared) -> None:
+    def __init__(
+        self,
+        handle: _Handle,
+        entrance: Entrance,
+        shared: Shared,
+        make_request: _MakeRequest | None = None,
+    ) -> None:
         super().__init__(
             handle,
+            request_factory=make_request,
             handler_cancellation=True,
             access_log=None,
             logger=HTTP_LOG,

@@ -220,7 +220,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "request_heads": (),
     "connections": ("arrival", "request_heads", "draining", "trailers", *VALUES),
     "entrance": ("announcing", "arrival", "securing"),
-    "server": (*("account", "arrival", "connections", "draining", "entrance", "writing", *VALUES),),
+    "server": (
+        *("account", "arrival", "connections", "draining", "entrance", "transports", "writing"),
+        *VALUES,
+    ),
     "admin.overview": (*("__version__", "config", "metrics", "store.host_journals", *VALUES),),
     "admin.*": (
         *("admin", "arrival", "config_admin", "config_tokens", "explanation", "filters"),
