@@ -21,8 +21,10 @@ from relproxy.transports import reset
 _LOG = logging.getLogger(__name__)
 
 _PIECE_BYTES = 256 * 1024
-# How often what is held beneath TLS is looked at.
+# How long until what is held beneath TLS is looked at again: at first, and at most. A thousand
+# clients that take a byte now and then would have a worker do nothing else.
 _LOOK_S = 0.02
+_MAX_LOOK_S = 1.0
 
 
 class Writing:
@@ -72,9 +74,11 @@ class Writing:
 
     async def _left(self) -> None:
         """Wait until TLS holds nothing, nor what is beneath it, which tells nobody when."""
+        pause_s = _LOOK_S
         with self._watched():
-            while self._held:  # noqa: ASYNC110 - there is no event of it
-                await asyncio.sleep(_LOOK_S)
+            while self._held:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _MAX_LOOK_S)
 
     async def _taken(self) -> None:
         if self._protocol.writing_paused:

@@ -89,14 +89,16 @@ class FakeSocket:
     def __init__(self, held: int, *takes: int) -> None:
         self._held = held
         self._takes = list(takes)
+        self.looks = 0
 
     def get_write_buffer_size(self) -> int:
+        self.looks += 1
         self._held -= self._takes.pop(0) if self._takes else 0
         return self._held
 
 
 async def test_what_tls_has_handed_on_is_waited_for_at_the_end() -> None:
-    client, beneath = FakeClient(is_reading=True), FakeSocket(50, *[5] * 10)
+    client, beneath = FakeClient(is_reading=True), FakeSocket(50, *[10] * 5)
     await Writing(client.request, 60, cast(asyncio.Transport, beneath)).end()
     assert beneath.get_write_buffer_size() == 0
     assert not client.aborted
@@ -107,3 +109,12 @@ async def test_a_client_that_takes_nothing_of_what_tls_has_handed_on_is_cut_off(
     client._drained = asyncio.get_running_loop().create_future()  # noqa: SLF001
     await Writing(client.request, 0.001, cast(asyncio.Transport, beneath)).end()
     assert client.aborted
+
+
+async def test_a_client_that_takes_little_is_looked_at_ever_more_seldom() -> None:
+    client, beneath = FakeClient(is_reading=True), FakeSocket(50)
+    client._drained = asyncio.get_running_loop().create_future()  # noqa: SLF001
+    # As often as at first it would be 25 times.
+    await Writing(client.request, 0.5, cast(asyncio.Transport, beneath)).end()
+    assert client.aborted
+    assert beneath.looks < 15
