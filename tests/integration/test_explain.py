@@ -201,6 +201,7 @@ async def test_without_the_store_what_does_not_hang_on_it_is_explained(
     only_wall: Client, noauth: StandIn
 ) -> None:
     image_id = await made(only_wall, "alice")
+    await eventually(lambda: undelivered(only_wall, image_id), 0)
     public = noauth.add_image(visibility="public")["id"]
     with broken(only_wall):
         unsure = await explained(only_wall, image_id, "alice")
