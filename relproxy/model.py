@@ -17,6 +17,7 @@ class Grade(enum.StrEnum):
 
     VOUCHED = "vouched"
     CLAIMED = "claimed"
+    IMPORTED = "imported"
 
 
 class Tenancy(enum.StrEnum):
@@ -135,7 +136,9 @@ class ImageRecord:
     Keyed by `registry`, `image_id` and `created_at`: an id that is deleted and created anew is
     another image. `capture` is None where only the owner is recorded. `deleted_at` is when the
     image was deleted through relproxy, or None. `made_by` is the project that the record was put
-    with, where its owner was changed since; None in what a store is told.
+    with, where its owner was changed since; None in what a store is told. `is_imported` says that
+    the image was found in the registry, and its create never seen: then the grade of a capture is
+    IMPORTED.
     """
 
     registry: str
@@ -146,6 +149,7 @@ class ImageRecord:
     recorded_at: datetime
     deleted_at: datetime | None = None
     made_by: str | None = None
+    is_imported: bool = False
 
     @property
     def made_for(self) -> str:
@@ -153,14 +157,25 @@ class ImageRecord:
         return self.made_by or self.project
 
     @property
+    def grade(self) -> Grade | None:
+        """How far it can be trusted; None where a create was seen that named no instance."""
+        if self.is_imported:
+            return Grade.IMPORTED
+        return self.capture.grade if self.capture else None
+
+    @property
     def counted(self) -> Capture | None:
-        """The capture, if it counts: a claim does only for the project that made it.
+        """The capture, if it counts: one that isn't vouched does only for the record's own project.
 
         Else a project could give its image away, and what it claims with it.
         """
-        if self.capture is None or self.capture.grade is Grade.VOUCHED:
-            return self.capture
-        return self.capture if self.made_by in (None, self.project) else None
+        return None if self.counted_grade is None else self.capture
+
+    @property
+    def counted_grade(self) -> Grade | None:
+        """The grade, if what it says counts; see `counted`."""
+        is_its = self.grade is Grade.VOUCHED or self.made_by in (None, self.project)
+        return self.grade if is_its else None
 
     def given_to(self, project: str) -> ImageRecord:
         """Return the record with another owner; it is still made for whom it was."""
@@ -213,10 +228,14 @@ Change = ImageRecord | Burial | OwnerChange
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Whose an image is, by record: valid only for the image that was created at `created_at`."""
+    """Whose an image is, by record: valid only for the image that was created at `created_at`.
+
+    `is_imported` says that the record gives way to a create's own.
+    """
 
     project: str
     created_at: str
+    is_imported: bool = False
 
 
 @dataclass(frozen=True, slots=True)

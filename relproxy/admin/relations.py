@@ -73,7 +73,7 @@ def shown(record: ImageRecord) -> dict[str, object]:
         "project": record.project,
         "nova_installation_uuid": capture.instance.installation if capture else None,
         "instance_id": capture.instance.id if capture else None,
-        "grade": capture.grade.value if capture else None,
+        "grade": record.counted_grade and record.counted_grade.value,
         "created_at": record.created_at,
         "recorded_at": record.recorded_at.isoformat(),
         "deleted_at": record.deleted_at.isoformat() if record.deleted_at else None,

@@ -119,6 +119,10 @@ class Store(OwnerLookup, ImageLookup, Protocol):
         one before none, and of two of one grade the smaller. An owner change doesn't count here:
         what was put with the project that the record was made for is put again with that.
 
+        What was imported gives way to what wasn't, whichever was told first: the project and the
+        instance are then those of the record that wasn't. The earliest time of both holds, because
+        the image was there by then.
+
         Of owner changes the latest holds, see `OwnerChange`. A burial marks the records that it
         `buries`, with the earliest time of several: they stay readable as relations, own nothing
         and are found for nobody's instance.

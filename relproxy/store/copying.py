@@ -94,7 +94,7 @@ def _line(kept: Kept) -> object:
     )
     seconds = [int(at.timestamp()) for at in (record.recorded_at, record.deleted_at or _NEVER)]
     names = (record.registry, record.image_id, record.created_at, record.project, record.made_for)
-    return names, of_instance, seconds
+    return (*names, record.is_imported), of_instance, seconds
 
 
 def _line_of_change(change: OwnerChange | Burial) -> object:

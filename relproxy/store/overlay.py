@@ -201,7 +201,7 @@ def with_changes(
         if not isinstance(record, ImageRecord) or any(b.buries(record) for b in burials):
             continue
         held = after.get(record.image_id)
-        if held is None or held.created_at != record.created_at:
+        if held is None or held.created_at != record.created_at or held.is_imported:
             after[record.image_id] = Ownership(record.project, record.created_at)
     for change in _owner_changes((*changes, *kept)):
         held = after.get(change.image_id)
@@ -232,13 +232,22 @@ def with_records(held: Iterable[ImageRecord], changes: Iterable[Change]) -> list
         if isinstance(record, ImageRecord):
             key = (record.registry, record.image_id, record.created_at)
             other = by_image.setdefault(key, record)
-            if other.made_for == record.project:
-                by_image[key] = replace(
-                    other,
-                    capture=min(other, record, key=_rank).capture,
-                    recorded_at=min(other.recorded_at, record.recorded_at),
-                )
+            by_image[key] = _merged(other, record)
     return list(by_image.values())
+
+
+def _merged(held: ImageRecord, told: ImageRecord) -> ImageRecord:
+    """Return the record that a store has which held one, and was told another of the image."""
+    earliest = min(held.recorded_at, told.recorded_at)
+    if held.is_imported and not told.is_imported:
+        taken = replace(told, deleted_at=held.deleted_at, recorded_at=earliest)
+        return taken.given_to(held.project) if held.made_by is not None else taken
+    if held.is_imported != told.is_imported:
+        return replace(held, recorded_at=earliest)
+    if held.made_for != told.project:
+        return replace(held, recorded_at=earliest) if held.is_imported else held
+    capture = min(held, told, key=_rank).capture
+    return replace(held, capture=capture, recorded_at=earliest)
 
 
 def _rank(record: ImageRecord) -> tuple[int, str, str]:

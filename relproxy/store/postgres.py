@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 
 import asyncpg
@@ -185,8 +186,8 @@ class PostgresStore:
         async with self._pool.connection() as connection:
             rows = await connection.fetch(OWNERS, list(asked), registry)
         return {
-            asked[str(image_id)]: Ownership(project, unpacked_created_at(created, suffix))
-            for image_id, project, created, suffix in rows
+            asked[str(image_id)]: Ownership(project, unpacked_created_at(created, suffix), imported)
+            for image_id, project, created, suffix, imported in rows
         }
 
     async def images_of_instance(self, registry: str, query: InstanceQuery) -> Sequence[ImageKey]:
@@ -309,6 +310,7 @@ def _record(row: asyncpg.Record, names: Mapping[uuid.UUID, str]) -> ImageRecord:
         unpacked_time(row["recorded_at"]),
         None if deleted is None else unpacked_time(deleted),
     )
+    made = replace(made, is_imported=row["grade"] == Grade.IMPORTED)
     return made.given_to(row["project"])
 
 

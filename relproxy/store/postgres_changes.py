@@ -154,10 +154,12 @@ class PackedChanges:
         image_id, instance = self._id(record.image_id), None
         seconds, suffix = packed_created_at(record.created_at)
         origin = source = self._source((record.registry, None, None, suffix))
+        grade = record.grade.value if record.grade else None
         if (capture := record.capture) is not None:
             instance = self._id(capture.instance.id)
-            installation = capture.instance.installation
-            source = self._source((record.registry, installation, capture.grade.value, suffix))
+            source = self._source((record.registry, capture.instance.installation, grade, suffix))
+        elif grade is not None:
+            source = self._source((record.registry, None, grade, suffix))
         recorded, project = packed_time(record.recorded_at), self._project(record.project)
         return image_id, instance, seconds, recorded, project, source, origin
 

@@ -54,27 +54,43 @@ INSERT INTO opaque_id (id, name) SELECT * FROM unnest($1::uuid[], $2::text[])
 ON CONFLICT DO NOTHING
 """
 
-# A vouched capture is better than a claimed one, in the order of their names; none is the worst.
-_IS_BETTER = """
+# What was imported gives way to what wasn't.
+_GIVES_WAY = "h.grade = 'imported' AND e.grade IS DISTINCT FROM 'imported'"
+
+# The sources of the record that is held, and of the one that comes.
+_OF_BOTH = "FROM source h, source e WHERE h.id = held.source_id AND e.id = excluded.source_id"
+
+# Of two of one kind, a vouched capture is better than a claimed one, in the order of their names;
+# none is the worst.
+_IS_BETTER = f"""
 COALESCE((
-    SELECT (COALESCE(e.grade, ''), h.installation, held.instance_id)
-         > (COALESCE(h.grade, ''), e.installation, excluded.instance_id)
-    FROM source h, source e WHERE h.id = held.source_id AND e.id = excluded.source_id), false)
+    SELECT ({_GIVES_WAY}) IS TRUE OR (
+        (COALESCE(h.grade, '') = 'imported') = (COALESCE(e.grade, '') = 'imported')
+        AND COALESCE(held.made_by, held.project_id) = excluded.project_id
+        AND (COALESCE(e.grade, ''), e.installation IS NOT NULL, h.installation, held.instance_id)
+          > (COALESCE(h.grade, ''), h.installation IS NOT NULL, e.installation,
+             excluded.instance_id))
+    {_OF_BOTH}), false)
 """
 
-# The project that a record was put with never changes, and a claim never replaces what a trusted
-# source said.
+# The project that a record was put with never changes, unless it was imported; and a claim never
+# replaces what a trusted source said.
 _MERGE = f"""
 DO UPDATE SET
+    project_id = CASE WHEN held.made_by IS NULL AND (SELECT {_GIVES_WAY} {_OF_BOTH})
+                      THEN excluded.project_id ELSE held.project_id END,
+    made_by = CASE WHEN held.made_by IS NOT NULL AND (SELECT {_GIVES_WAY} {_OF_BOTH})
+                   THEN excluded.project_id ELSE held.made_by END,
     instance_id = CASE WHEN {_IS_BETTER} THEN excluded.instance_id ELSE held.instance_id END,
     source_id = CASE WHEN {_IS_BETTER} THEN excluded.source_id ELSE held.source_id END,
     recorded_at = LEAST(held.recorded_at, excluded.recorded_at)
 WHERE held.created_at = excluded.created_at
-  AND COALESCE(held.made_by, held.project_id) = excluded.project_id
   AND (SELECT h.registry = e.registry AND h.created_suffix = e.created_suffix
-       FROM source h, source e WHERE h.id = held.source_id AND e.id = excluded.source_id)
+          AND (COALESCE(held.made_by, held.project_id) = excluded.project_id
+               OR 'imported' IN (COALESCE(h.grade, ''), COALESCE(e.grade, '')))
+       {_OF_BOTH})
   AND (excluded.recorded_at < held.recorded_at OR {_IS_BETTER})
-"""  # noqa: S608 - constants
+"""
 
 # A count, because one row of a table that was empty when this was planned would be looked for by
 # reading all of it.

@@ -46,7 +46,8 @@ WALK_CHANGES = (_KEPT_OWNERS, _KEPT_BURIALS)
 RENAMED = "SELECT old, new FROM renamed_registry"
 
 OWNERS = """
-SELECT r.image_id, p.name, r.created_at, s.created_suffix
+SELECT r.image_id, p.name, r.created_at, s.created_suffix,
+       s.grade IS NOT DISTINCT FROM 'imported'
 FROM any_image_record r
 JOIN source s ON s.id = r.source_id
 JOIN project p ON p.id = r.project_id

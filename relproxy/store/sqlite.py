@@ -13,7 +13,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -213,7 +213,10 @@ class SqliteStore:
         """Look a whole page up in one statement."""
         async with self._connection(self._reader) as reader:
             rows = await reader.execute_fetchall(OWNERS, (registry, json.dumps(list(image_ids))))
-        return {image_id: Ownership(project, created) for image_id, project, created in rows}
+        return {
+            image_id: Ownership(project, created, bool(imported))
+            for image_id, project, created, imported in rows
+        }
 
     async def images_of_instance(self, registry: str, query: InstanceQuery) -> Sequence[ImageKey]:
         """Look an instance's images up by their index."""
@@ -330,15 +333,16 @@ def _migrate(connection: sqlite3.Connection) -> None:
 
 
 def _record(row: Iterable[Any]) -> ImageRecord:
-    registry, image_id, created_at, project, *captured, at, dead, made_by = row
+    registry, image_id, created_at, project, *captured, at, dead, made_by, imported = row
     installation, instance_id, grade = captured
-    capture = None
+    capture, is_imported = None, bool(imported)
     if instance_id is not None:
-        capture = Capture(Instance(installation, instance_id), Grade(grade))
+        grade = Grade.IMPORTED if is_imported else Grade(grade)
+        capture = Capture(Instance(installation, instance_id), grade)
     deleted_at = None if dead is None else moment(dead)
     made_for = made_by or project
     made = ImageRecord(registry, image_id, created_at, made_for, capture, moment(at), deleted_at)
-    return made.given_to(project)
+    return replace(made, is_imported=is_imported).given_to(project)
 
 
 def _kept(row: sqlite3.Row) -> Kept:

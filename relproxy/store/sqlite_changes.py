@@ -15,7 +15,7 @@ from typing import Any
 
 import aiosqlite
 
-from relproxy.model import Burial, Change, ImageRecord, OwnerChange
+from relproxy.model import Burial, Capture, Change, Grade, ImageRecord, OwnerChange
 from relproxy.store.sqlite_sql import (
     ADD_REGISTRY,
     KEEP_BURIAL,
@@ -84,9 +84,17 @@ def _record(record: ImageRecord) -> _Columns:
         record.project,
         capture.instance.installation if capture else None,
         capture.instance.id if capture else None,
-        capture.grade.value if capture else None,
+        _grade(capture),
         microseconds(record.recorded_at),
+        record.is_imported,
     )
+
+
+def _grade(capture: Capture | None) -> str | None:
+    # Of what is imported the column `is_imported` says so: it counts as a claim does.
+    if capture is None or capture.grade is not Grade.IMPORTED:
+        return capture.grade.value if capture else None
+    return Grade.CLAIMED.value
 
 
 def _owner(change: OwnerChange) -> _Columns:

@@ -17,26 +17,39 @@ SELECT (SELECT json_group_object(old, new) FROM renamed_registry),
 
 ADD_REGISTRY = "INSERT INTO registry (name) VALUES (?)"
 
-# A vouched capture is better than a claimed one, in the order of their names; none is the worst.
-_IS_BETTER = """
-((COALESCE(excluded.grade, ''), image_record.installation, image_record.instance_id)
-    > (COALESCE(image_record.grade, ''), excluded.installation, excluded.instance_id)) IS TRUE
+# What was imported gives way to what wasn't.
+_GIVES_WAY = "(image_record.is_imported AND NOT excluded.is_imported)"
+
+# Of two of one kind, a vouched capture is better than a claimed one, in the order of their names;
+# none is the worst.
+_IS_BETTER = f"""
+({_GIVES_WAY} OR (image_record.is_imported = excluded.is_imported
+    AND COALESCE(image_record.made_by, image_record.project) = excluded.project
+    AND ((COALESCE(excluded.grade, ''), image_record.installation, image_record.instance_id)
+        > (COALESCE(image_record.grade, ''), excluded.installation, excluded.instance_id)) IS TRUE))
 """
 
-# The project that a record was put with never changes, and a claim never replaces what a trusted
-# source said.
+# The project that a record was put with never changes, unless it was imported; and a claim never
+# replaces what a trusted source said.
 PUT = f"""
 INSERT INTO image_record
-    (registry, image_id, created_at, project, installation, instance_id, grade, recorded_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    (registry, image_id, created_at, project, installation, instance_id, grade, recorded_at,
+     is_imported)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (registry, image_id, created_at) DO UPDATE SET
+    project = CASE WHEN {_GIVES_WAY} AND image_record.made_by IS NULL THEN excluded.project
+                   ELSE image_record.project END,
+    made_by = CASE WHEN {_GIVES_WAY} AND image_record.made_by IS NOT NULL THEN excluded.project
+                   ELSE image_record.made_by END,
     installation = CASE WHEN {_IS_BETTER} THEN excluded.installation
                         ELSE image_record.installation END,
     instance_id = CASE WHEN {_IS_BETTER} THEN excluded.instance_id
                        ELSE image_record.instance_id END,
     grade = CASE WHEN {_IS_BETTER} THEN excluded.grade ELSE image_record.grade END,
-    recorded_at = MIN(image_record.recorded_at, excluded.recorded_at)
-WHERE COALESCE(image_record.made_by, image_record.project) = excluded.project
+    recorded_at = MIN(image_record.recorded_at, excluded.recorded_at),
+    is_imported = image_record.is_imported AND excluded.is_imported
+WHERE (image_record.is_imported OR excluded.is_imported
+       OR COALESCE(image_record.made_by, image_record.project) = excluded.project)
   AND ({_IS_BETTER} OR excluded.recorded_at < image_record.recorded_at)
 """  # noqa: S608 - constants
 
@@ -142,7 +155,7 @@ ON CONFLICT (old) DO UPDATE SET new = excluded.new
 FREE_NAME = "DELETE FROM renamed_registry WHERE old = ?"
 
 OWNERS = """
-SELECT image_id, project, created_at FROM image_record
+SELECT image_id, project, created_at, is_imported FROM image_record
 WHERE registry = ? AND image_id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL
 ORDER BY recorded_at, created_at
 """
@@ -165,7 +178,7 @@ WHERE project = ? AND registry = ? AND deleted_at IS NULL LIMIT ?
 
 _COLUMNS = """
 registry, image_id, created_at, project, installation, instance_id, grade, recorded_at, deleted_at,
-made_by
+made_by, is_imported
 """
 
 _RECORDS = f"""

@@ -37,6 +37,7 @@ from relproxy.store.sqlite import SqliteStore
 
 EAST = "6f1c2f43-9d1b-4f7e-8e0f-0c3d1d6d1a01"
 WEST = "0a4ef62f-40a4-4d3a-9d7e-5a0d8a1f2b02"
+SEEN = [Grade.VOUCHED, Grade.CLAIMED]
 START = datetime(2030, 1, 1, tzinfo=UTC)
 IMAGES = [str(uuid.UUID(int=1 << 64)), "no uuid"]
 REGISTRIES = ["glance", "attic"]
@@ -64,7 +65,7 @@ def at(seconds: float) -> datetime:
 
 def captures() -> st.SearchStrategy[Capture | None]:
     instances = st.builds(Instance, st.sampled_from([EAST, WEST]), st.sampled_from(INSTANCES))
-    return st.none() | st.builds(Capture, instances, st.sampled_from(list(Grade)))
+    return st.none() | st.builds(Capture, instances, st.sampled_from(SEEN))
 
 
 def changes_at(
@@ -79,6 +80,15 @@ def changes_at(
         return ImageRecord(registry, image, created, makers[created], capture, when)
 
     records = st.builds(record, registry, image, created, captures(), moments)
+
+    # A walk found it, and took somebody else for its owner.
+    def found(
+        registry: str, image: str, created: str, capture: Capture | None, when: datetime
+    ) -> ImageRecord:
+        marked = capture and replace(capture, grade=Grade.IMPORTED)
+        return ImageRecord(registry, image, created, "zoe", marked, when, is_imported=True)
+
+    imports = st.builds(found, registry, image, created, captures(), moments)
     # To the microsecond, and two of one moment.
     exactly = st.builds(
         lambda when, more: when + timedelta(microseconds=more), moments, st.sampled_from([0, 1])
@@ -87,7 +97,7 @@ def changes_at(
         OwnerChange, registry, image, created, st.sampled_from(["alice", "dora", "emil"]), exactly
     )
     burials = st.builds(Burial, registry, image, moments, st.none() | created)
-    return records | records | owners | burials
+    return records | records | imports | owners | burials
 
 
 YOUNG = changes_at(st.sampled_from(SECONDS).map(at), MAKERS)
@@ -140,6 +150,14 @@ def better(first: Capture | None, second: Capture | None) -> Capture | None:
     return ranked[0] if ranked else None
 
 
+def merged(first: ImageRecord, second: ImageRecord) -> ImageRecord:
+    """Return the record that holds of two of one image."""
+    earliest = min(first.recorded_at, second.recorded_at)
+    if first.is_imported != second.is_imported:
+        return replace(second if first.is_imported else first, recorded_at=earliest)
+    return replace(first, capture=better(first.capture, second.capture), recorded_at=earliest)
+
+
 # Registry, image id, created_at.
 Key = tuple[str, str, str]
 
@@ -156,11 +174,7 @@ def expected(
     records: dict[Key, ImageRecord] = {}
     for record in (c for c in changes if isinstance(c, ImageRecord)):
         held = records.setdefault(key_of(record), record)
-        records[key_of(record)] = replace(
-            held,
-            capture=better(held.capture, record.capture),
-            recorded_at=min(held.recorded_at, record.recorded_at),
-        )
+        records[key_of(record)] = merged(held, record)
     owners: dict[Key, OwnerChange] = {}
     for change in (c for c in changes if isinstance(c, OwnerChange)):
         held_before = owners.get(key_of(change), change)

@@ -408,7 +408,9 @@ async def test_the_view_shows_no_claim_of_an_image_that_was_given_away(
     told: list[Change] = []
     for grade in Grade:
         capture = Capture(Instance(EAST, "123"), grade)
-        made = replace(record(grade, "mallory"), capture=capture)
+        made = replace(
+            record(grade, "mallory"), capture=capture, is_imported=grade is Grade.IMPORTED
+        )
         given = OwnerChange("glance", made.image_id, made.created_at, "bob", made.recorded_at)
         told += [made, given, replace(made, image_id=f"{grade}, kept")]
     await store.put(told)
@@ -420,6 +422,8 @@ async def test_the_view_shows_no_claim_of_an_image_that_was_given_away(
     assert sorted(shown.split("\n")[:-1]) == [
         "claimed, kept|mallory|mallory|123|t|claimed",
         "claimed|bob|mallory||f|",
+        "imported, kept|mallory|mallory|123|t|imported",
+        "imported|bob|mallory||f|",
         "vouched, kept|mallory|mallory|123|t|vouched",
         "vouched|bob|mallory|123|t|vouched",
     ]

@@ -98,6 +98,62 @@ async def test_vouched_wins_over_claimed_in_either_order(store: Store) -> None:
     assert {r.capture for r in await everything(store)} == {vouched}
 
 
+def imported(
+    image_id: str, project: str, instance: str | None = None, **fields: Any
+) -> ImageRecord:
+    capture = captured(WEST, instance, Grade.IMPORTED) if instance else None
+    return record(image_id, project, capture=capture, is_imported=True, **fields)
+
+
+async def test_what_was_imported_is_read_back_as_that(store: Store) -> None:
+    records = [imported("a", "alice"), imported("b", "alice", "9")]
+    await store.put(records)
+    assert await everything(store) == records[::-1]
+    assert [r.grade for r in records] == [Grade.IMPORTED, Grade.IMPORTED]
+    owner = Ownership("alice", records[0].created_at, is_imported=True)
+    assert await store.owners("glance", ["a", "b"]) == {"a": owner, "b": owner}
+    assert await store.images_of_instance("glance", InstanceQuery("9", WEST, "alice"))
+
+
+@pytest.mark.parametrize("instance", [None, "9"])
+@pytest.mark.parametrize("is_imported_first", [True, False])
+async def test_what_was_imported_never_overwrites_what_was_captured(
+    store: Store, instance: str | None, *, is_imported_first: bool
+) -> None:
+    """Neither its project nor its instance, be that none; that it was there earlier is believed."""
+    walked = imported("a", "mallory", instance, recorded_at=at(-100))
+    seen = record("a", "alice", capture=None, recorded_at=at(0))
+    for told in (walked, seen) if is_imported_first else (seen, walked):
+        await store.put([told])
+    assert await everything(store) == [replace(seen, recorded_at=at(-100))]
+
+
+async def test_a_walk_that_is_late_brings_back_nothing_that_was_deleted(store: Store) -> None:
+    dead = imported("a", "alice", recorded_at=at(0))
+    known = imported("b", "alice", recorded_at=at(0))
+    await store.put(
+        [Burial("glance", "a", at(10)), Burial("glance", "b", at(10), known.created_at)]
+    )
+    await store.put([dead, known])
+    assert await store.owners("glance", ["a", "b"]) == {}
+
+
+async def test_who_was_given_an_imported_image_keeps_it_when_its_capture_comes(
+    store: Store,
+) -> None:
+    await store.put([imported("a", "mallory"), given_to_bob("a")])
+    await store.put([record("a", "alice")])
+    (held,) = await store.records_of(["a"])
+    assert (held.project, held.made_for, held.is_imported) == ("bob", "alice", False)
+
+
+async def test_an_imported_record_gets_an_instance_from_a_later_walk(store: Store) -> None:
+    await store.put([imported("a", "alice")])
+    await store.put([imported("a", "alice", "9")])
+    await store.put([imported("a", "alice"), imported("a", "mallory", "1")])
+    assert await everything(store) == [imported("a", "alice", "9")]
+
+
 async def test_a_capture_completes_a_record_that_had_none(store: Store) -> None:
     await store.put([record("a", capture=None)])
     await store.put([record("a")])
@@ -281,7 +337,9 @@ async def test_a_claim_counts_only_for_the_project_that_made_it_and_what_is_vouc
     store: Store, grade: Grade, *, is_changed_first: bool
 ) -> None:
     """Else a project could give its image away, and what it claims with it."""
-    made = record("a", "mallory", capture=captured(EAST, "123", grade))
+    is_imported = grade is Grade.IMPORTED
+    capture = captured(EAST, "123", grade)
+    made = record("a", "mallory", capture=capture, is_imported=is_imported)
     for told in (given_to_bob("a"), made) if is_changed_first else (made, given_to_bob("a")):
         await store.put([told])
 
