@@ -12,7 +12,7 @@ WHOLE := tests/properties $(PURE_FUZZ) tests/contract tests/integration tests/mo
 # Two processes, a file in one of them, in the order above: the long ones aren't kept for the end.
 IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test unit verify verify-random verify-model verify-fuzz verify-storm verify-power verify-reload verify-page verify-fronts verify-leaks bench-store lint clean
+.PHONY: demo test unit verify verify-random verify-model verify-fuzz verify-storm verify-power verify-reload verify-page verify-fronts verify-leaks verify-import bench-store lint clean
 
 demo: $(READY)
 	$(BIN)/python -m lab.demo $(if $(KEEP),--keep)
@@ -28,7 +28,7 @@ unit: $(READY)
 
 # All of `make test`, and what takes longer: many more examples, new ones each time.
 verify: lint test verify-random verify-model verify-fuzz verify-storm verify-power verify-reload \
-	verify-page verify-fronts verify-leaks
+	verify-page verify-fronts verify-leaks verify-import
 
 verify-random: $(READY)
 	HYPOTHESIS_PROFILE=verify $(BIN)/pytest tests/properties tests/integration/test_random.py \
@@ -72,6 +72,10 @@ verify-fronts: $(READY)
 verify-leaks: $(READY)
 	HYPOTHESIS_PROFILE=verify $(BIN)/pytest -s tests/integration/test_nothing_leaks.py \
 		tests/integration/test_crowd.py
+
+# A hundred thousand images taken in and compared, killed in the middle; -s prints seconds and MiB.
+verify-import: $(READY)
+	HYPOTHESIS_PROFILE=verify $(BIN)/pytest -s tests/integration/test_taking_in.py
 
 # Durable creates a second, the size of a million rows, a look-up; ROWS=10000000 takes a while.
 bench-store: $(READY)

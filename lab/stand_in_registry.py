@@ -181,6 +181,8 @@ class Registry:
     # Images.
 
     async def _list_images(self, call: Call) -> Answer:
+        if self.faults.before_list is not None:
+            await self.faults.before_list()
         if self.faults.garbage is not None:
             return Answer(body=self.faults.garbage, is_list=True)
         query = parse_query(call.query) + parse_query(call.form)
@@ -188,6 +190,8 @@ class Registry:
         page, next_marker = self._page(parse_listing(query, **limits), call.caller)
         rows = b", ".join(map(self.faults.image_patch or json_bytes, page))
         rest = json_bytes(links(query, next_marker))
+        if self.faults.after_list is not None:
+            await self.faults.after_list()
         return Answer(body=b'{"images": [' + rows + b"], " + rest[1:], is_list=True)
 
     def _page(self, listing: Listing, caller: Caller) -> tuple[list[Image], str | None]:

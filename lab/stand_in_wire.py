@@ -61,6 +61,8 @@ class Faults:
     hang_after_create: asyncio.Event | None = None  # the image is made, the answer waits
     drop_after_create: bool = False  # the image is made, the connection aborted
     hang_after_change: asyncio.Event | None = None  # likewise, of an image changed or deleted
+    before_list: Hook | None = None  # awaited before a list is made; may raise
+    after_list: Hook | None = None  # awaited once it is made, before it is sent
     before_create: Hook | None = None  # awaited before an image is made; may raise
     after_create: Hook | None = None  # awaited once it is made; may raise
     drop: bool = False  # every connection is aborted once its request was read

@@ -10,8 +10,10 @@ from relproxy.cli import (
     check,
     explain,
     generate_installation_uuid,
+    importing,
     journal,
     migrate,
+    reconcile,
     registry,
     serve,
     store,
@@ -24,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"relproxy {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (
-        *(serve, check, explain, migrate, journal, registry, store),
+        *(serve, check, explain, migrate, journal, registry, store, importing, reconcile),
         generate_installation_uuid,
     ):
         command.add_to(commands)

@@ -30,6 +30,7 @@ from relproxy.app_listeners import (
 from relproxy.app_recording import Recorder, open_store, opened_recorder
 from relproxy.app_seeing import looking, opened_accounts
 from relproxy.app_upstreams import admission_of, health_checks_of, opened_upstreams
+from relproxy.app_walks import Terms, walked_store
 from relproxy.certificates import Proof, read_upstream_proofs
 from relproxy.draining import Departure, InFlight
 from relproxy.explanation import Explainer
@@ -45,6 +46,7 @@ from relproxy.metrics import Metrics
 from relproxy.model import Tenancy
 from relproxy.proxy import Parts, Proxy
 from relproxy.recording import Recording
+from relproxy.registry_walk import RegistryWalk
 from relproxy.routing import route_table
 from relproxy.server import Shared
 from relproxy.settlement import (
@@ -60,6 +62,7 @@ from relproxy.store.relayed_journal import RelayedJournal
 from relproxy.stores import store_of, store_to_read
 from relproxy.tasks import TaskSet
 from relproxy.upstream import Upstream
+from relproxy.walking import WalkParts
 
 _LOG = logging.getLogger(__name__)
 
@@ -171,6 +174,31 @@ async def explainer_beside(configuration: config.Configuration) -> AsyncIterator
         proofs = await asyncio.to_thread(read_upstream_proofs, configuration)
         _, asked = await _ways(opened, configuration, proofs, Metrics())
         yield Explainer(configuration, asked, journals, Overlay(journals, store))
+
+
+@asynccontextmanager
+async def walking_beside(
+    configuration: config.Configuration, terms: Terms
+) -> AsyncIterator[WalkParts]:
+    """Put together what walks a registry, for a command: beside a running relproxy, or without.
+
+    Raises `StoreRefusedError` if the store is another host's, or names registries otherwise.
+    """
+    registry = terms.registry
+    async with AsyncExitStack() as opened:
+        store = await opened.enter_async_context(walked_store(configuration, writes=terms.writes))
+        journals = HostJournals(configuration.journal.directory)
+        opened.push_async_callback(journals.close)
+        proofs = await asyncio.to_thread(read_upstream_proofs, configuration)
+        _, ways = await _ways(opened, configuration, proofs, Metrics())
+        asked = ways[registry.name]
+        walk = RegistryWalk(
+            asked,
+            max_bytes=configuration.limits.max_page_bytes,
+            page_size=terms.page_size,
+            per_s=terms.per_s,
+        )
+        yield WalkParts(registry, walk, asked.dialect, store, journals, terms.installation)
 
 
 def _settlement(

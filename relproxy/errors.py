@@ -159,6 +159,10 @@ class JournalUnavailableError(RelproxyError):
     retry_after_s = 5
 
 
+class WalkRefusedError(RelproxyError):
+    """A walk through a registry can't be begun, or gone on with: a person has to do something."""
+
+
 class JournalRefusedError(RelproxyError):
     """The journal's directory is not one that a journal may be kept in."""
 

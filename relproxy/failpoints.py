@@ -1,7 +1,8 @@
-"""Places at which a test may end the process, as power loss would: between two writes of a create.
+"""Places at which a test may end the process, as power loss would: between two writes.
 
 Off unless `RELPROXY_FAILPOINT` names one, as NAME or NAME:COUNT (the how-manieth time it is
-reached); then the process kills itself there. `NAMES` is all there are.
+reached); then the process kills itself there. `NAMES` are on the way of a create, `ON_A_WALK`
+on that of `relproxy import` and `relproxy reconcile`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ NAMES = (
     "before-delivered",
     "after-delivered",
 )
+ON_A_WALK = ("before-note", "after-note", "before-told")
 
 
 def _armed_by(text: str) -> tuple[str, int] | None:
     name, _, count = text.partition(":")
-    return (name, int(count or 1)) if name in NAMES else None
+    return (name, int(count or 1)) if name in (*NAMES, *ON_A_WALK) else None
 
 
 _armed = _armed_by(os.environ.get("RELPROXY_FAILPOINT", ""))

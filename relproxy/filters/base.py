@@ -134,7 +134,8 @@ class Dialect(Protocol):
     was done, `makes_images_in_steps` says that one may be refused although its image was made, and
     `takes_chosen_ids` that relproxy can choose an id for it. `selects_by_id` says that a list can
     be asked for certain ids; `links_next_page` that a page says whether another one follows: where
-    none does, clients go on behind the last image until a page is empty.
+    none does, clients go on behind the last image until a page is empty. `list_parts` name
+    the lists that together hold every image there is.
     """
 
     name: str
@@ -146,6 +147,7 @@ class Dialect(Protocol):
     takes_chosen_ids: bool
     selects_by_id: bool
     links_next_page: bool
+    list_parts: tuple[str, ...]
 
     def operation(self, method: str, target: Target, headers: Headers) -> Operation:
         """Classify a request; one that isn't known is treated as the table's last row says."""
@@ -219,6 +221,17 @@ class Dialect(Protocol):
 
     def unnarrowed(self, query: ListQuery) -> ListQuery:
         """Return the query by which a registry lists to its admin all that a project may see."""
+        ...
+
+    def part_target(self, part: str, *, limit: int, marker: str | None) -> str:
+        """Return the target of a page of one of `list_parts`, the oldest images first.
+
+        What is created meanwhile is then at the end, and none is passed over.
+        """
+        ...
+
+    def listed_metadata(self, raw: bytes) -> BodyMetadata:
+        """Return what the properties of a listed image say of its instance."""
         ...
 
     def page(self, body: bytes, operation: str = "image-list") -> Page:

@@ -31,6 +31,7 @@ from relproxy.filters.glance_pipeline import (
 from relproxy.filters.glance_registry_table import TABLE
 from relproxy.filters.glance_v1_page import (
     read_image,
+    read_listed_metadata,
     read_page,
     read_shared_ids,
     with_private,
@@ -79,6 +80,8 @@ class GlanceRegistry:
     takes_chosen_ids = False
     selects_by_id = False
     links_next_page = False
+    # An admin who asks for private images too is shown all.
+    list_parts: tuple[str, ...] = ("None",)
 
     def operation(self, method: str, target: Target, _: Headers) -> Operation:
         """Classify a request on its canonical path.
@@ -174,6 +177,16 @@ class GlanceRegistry:
         """Ask by name, as an admin who wants private images too."""
         further = "" if marker is None else f"&marker={quote(marker, safe='')}"
         return f"/images/detail?name={quote(name, safe='')}&is_public=None{further}"
+
+    def part_target(self, part: str, *, limit: int, marker: str | None) -> str:
+        """Sort by when images were created, by which they keep their places."""
+        query = f"is_public={part}&sort_key=created_at&sort_dir=asc&limit={limit}"
+        behind = "" if marker is None else f"&marker={quote(marker, safe='')}"
+        return f"/images/detail?{query}{behind}"
+
+    def listed_metadata(self, raw: bytes) -> BodyMetadata:
+        """Read the properties that name an instance."""
+        return read_listed_metadata(raw)
 
     def shares_target(self, project: str) -> str | None:
         """Return the target of a project's memberships."""

@@ -36,6 +36,7 @@ from relproxy.filters.glance_pipeline import (
 from relproxy.filters.glance_v1_meta import ImageMeta, facts_in, is_true, read_meta, text
 from relproxy.filters.glance_v1_page import (
     read_image,
+    read_listed_metadata,
     read_page,
     read_shared_ids,
     with_private,
@@ -74,6 +75,8 @@ class GlanceV1:
     takes_chosen_ids = True
     selects_by_id = False
     links_next_page = False
+    # An admin who asks for private images too is shown all.
+    list_parts: tuple[str, ...] = ("None",)
 
     def operation(self, method: str, target: Target, headers: Headers) -> Operation:
         """Classify a request on its canonical path.
@@ -178,6 +181,16 @@ class GlanceV1:
         """Ask by name, as an admin who wants private images too."""
         further = "" if marker is None else f"&marker={quote(marker, safe='')}"
         return f"/v1/images/detail?name={quote(name, safe='')}&is_public=None{further}"
+
+    def part_target(self, part: str, *, limit: int, marker: str | None) -> str:
+        """Sort by when images were created, by which they keep their places."""
+        query = f"is_public={part}&sort_key=created_at&sort_dir=asc&limit={limit}"
+        behind = "" if marker is None else f"&marker={quote(marker, safe='')}"
+        return f"/v1/images/detail?{query}{behind}"
+
+    def listed_metadata(self, raw: bytes) -> BodyMetadata:
+        """Read the properties that name an instance."""
+        return read_listed_metadata(raw)
 
     def shares_target(self, project: str) -> str | None:
         """Return the target of the memberships that the very caller may see."""

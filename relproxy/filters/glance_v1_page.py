@@ -12,9 +12,11 @@ import msgspec
 
 from relproxy.errors import RegistryGarbageError
 from relproxy.filters.base import Page, Row
+from relproxy.filters.capture import BodyMetadata
 from relproxy.filters.json_edit import (
     NotJSONError,
     Raw,
+    decoded_value,
     document_without_repeats,
     render_object,
     shallow_object,
@@ -100,6 +102,15 @@ def read_facts(raw: bytes) -> ImageFacts:
         return _HIDDEN
     visibility = "public" if image.is_public else "private"
     return ImageFacts(str(image.id), image.owner, visibility, image.created_at)
+
+
+def read_listed_metadata(raw: bytes) -> BodyMetadata:
+    """Read what the properties of an image say of its instance; raises `RegistryGarbageError`."""
+    properties = decoded_value(raw).get("properties")
+    if not isinstance(properties, dict):
+        return BodyMetadata()
+    names = ("nova_installation_uuid", "instance_id", "instance_uuid")
+    return BodyMetadata(*(properties.get(name) for name in names))
 
 
 def read_image(body: bytes) -> ImageFacts:

@@ -86,6 +86,8 @@ class GlanceV2:
     takes_chosen_ids = True
     selects_by_id = True
     links_next_page = True
+    # An admin is shown all but the hidden ones, or these alone (glance/api/v2/images.py, index).
+    list_parts: tuple[str, ...] = ("false", "true")
 
     def operation(self, method: str, target: Target, headers: Headers) -> Operation:
         """Classify a request on its canonical path.
@@ -187,6 +189,18 @@ class GlanceV2:
     def unnarrowed(self, query: ListQuery) -> ListQuery:
         """Return the query as it is: it lists what its filters say, to an admin."""
         return query
+
+    def part_target(self, part: str, *, limit: int, marker: str | None) -> str:
+        """Sort by when images were created, by which they keep their places."""
+        query = f"visibility=all&os_hidden={part}&sort=created_at:asc&limit={limit}"
+        behind = "" if marker is None else f"&marker={quote(marker, safe='')}"
+        return f"{canonical_path(('v2', 'images'))}?{query}{behind}"
+
+    def listed_metadata(self, raw: bytes) -> BodyMetadata:
+        """Read the two properties of the tuple, and the one that an unmodified Nova sends."""
+        members = shallow_object(raw)
+        names = (_INSTALLATION, _INSTANCE, "instance_uuid")
+        return BodyMetadata(*(decoded_value(members[n]) if n in members else None for n in names))
 
     def page(self, body: bytes, _: str = "image-list") -> Page:
         """Read a list response, each image as its own bytes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -368,3 +369,37 @@ def test_sentence_of_an_absent_image_names_no_other(speech: Speech) -> None:
     said = speech.dialect.absent_image(one)
 
     assert said.replace(one, "ID") == speech.dialect.absent_image(other).replace(other, "ID")
+
+
+# -- walks
+
+
+def test_the_lists_of_a_walk_go_from_old_to_new_to_all_that_an_admin_may_see(
+    speech: Speech,
+) -> None:
+    for part in speech.dialect.list_parts:
+        target = speech.dialect.part_target(part, limit=7, marker=None)
+        further = speech.dialect.part_target(part, limit=7, marker="a&b/c")
+        assert further == f"{target}&marker=a%26b%2Fc"
+        found = operation(speech, "GET", target)
+        assert found.treatment is Treatment.LIST
+        query = parse_list_query(target.partition("?")[2])
+        assert (query.limit, query.filter("visibility"), query.filter("is_public")) in {
+            *((7, "all", None), (7, None, "None")),
+        }
+
+
+def test_what_a_listed_image_says_of_its_instance_is_read(speech: Speech) -> None:
+    properties = TUPLE | {"instance_uuid": "i-2"}
+    for said, expected in (
+        (properties, BodyMetadata(INSTALLATION, "i-1", "i-2")),
+        ({}, BodyMetadata()),
+    ):
+        created = speech.created(Said(id=speech.ids[0], owner="p1", properties=said))
+        row = created if speech.dialect.name == "glance-v2" else _image_in(created)
+        (listed,) = speech.dialect.page(speech.listed(row)).rows
+        assert speech.dialect.listed_metadata(listed.raw) == expected
+
+
+def _image_in(created: bytes) -> bytes:
+    return json.dumps(json.loads(created)["image"]).encode()

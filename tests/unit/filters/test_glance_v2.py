@@ -988,3 +988,20 @@ def test_a_version_document_of_glance_keeps_its_spacing() -> None:
 def test_a_version_document_that_is_not_json_is_garbage(body: bytes) -> None:
     with pytest.raises(RegistryGarbageError):
         GLANCE.render_versions(body, "/east")
+
+
+def test_the_parts_of_the_list_go_from_old_to_new_behind_a_marker() -> None:
+    targets = [
+        GlanceV2().part_target(part, limit=9, marker=marker)
+        for part, marker in zip(GlanceV2.list_parts, (None, "a/b&c"), strict=True)
+    ]
+    assert targets == [
+        "/v2/images?visibility=all&os_hidden=false&sort=created_at:asc&limit=9",
+        "/v2/images?visibility=all&os_hidden=true&sort=created_at:asc&limit=9&marker=a%2Fb%26c",
+    ]
+
+
+def test_what_a_listed_image_says_of_its_instance_is_read_from_three_properties() -> None:
+    raw = b'{"id": "x", "instance_uuid": "u", "instance_id": 7, "nova_installation_uuid": null}'
+    assert GlanceV2().listed_metadata(raw) == BodyMetadata(None, 7, "u")
+    assert GlanceV2().listed_metadata(b"{}") == BodyMetadata()
