@@ -223,6 +223,9 @@ async def test_the_walk_goes_on_where_the_image_that_marked_its_place_is_gone(
     on_each_list(site.glance, drop)
     ran = await site.run("import", "--json", "--page", "3")
     assert (ran.status, ran.counts) == (0, {"recorded": 20}), ran.err
+    # From the beginning only where nothing else is left.
+    begun = [r for r in site.glance.requests if "os_hidden=false" in r.target]
+    assert sum("marker=" not in r.target for r in begun) == (1 if gone < 9 else 2)
 
 
 async def test_what_is_created_and_deleted_during_the_walk_is_as_it_is_in_the_end(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lab.postgres import Postgres
 from lab.stand_in import Faults, StandIn
 from lab.stand_in_glance_registry import StandInGlanceRegistry
 from lab.stand_in_query import RefusedError
 from lab.stand_in_v1 import StandInV1
 from relproxy.failpoints import ON_A_WALK
 from relproxy.model import Burial, Capture, Grade, ImageRecord, Instance
+from relproxy.store.postgres_pool import PostgresSettings, migrate
 from tests.integration.conftest import EAST, Client, eventually
 from tests.integration.walks import CREATED, FAST, Site, recorded
 
@@ -300,3 +303,22 @@ async def test_registries_of_old_are_taken_in_and_compared_too(
         assert ran.counts == {"agrees": 7, "no owner": 1, "buried": 1}, ran.err
         dead = [i for i, r in (await site.records()).items() if r.deleted_at is not None]
         assert dead == [ids[3]]
+
+
+async def test_a_postgresql_is_told_and_compared_as_well(site: Site, postgres: Postgres) -> None:
+    settings = PostgresSettings(postgres.create_database(f"walks-{uuid.uuid4()}"))
+    await migrate(settings)
+    site.settings = {"store": {"driver": "postgres", "dsn": settings.dsn}}
+    images = [image(site, f"{n}", instance_uuid=f"i-{n}") for n in range(20)]
+    killed = await site.run("import", "--page", "5", failpoint="before-told:2")
+    assert killed.status == -9
+    ran = await site.run("import", "--json", "--page", "5")
+    assert (ran.status, ran.counts) == (0, {"recorded": 20}), ran.err
+    del site.glance.images[images[0]["id"]]
+    site.glance.images[images[1]["id"]]["owner"] = "bob"
+    ran = await site.run("reconcile", "--json", "--page", "5", "--apply")
+    assert (ran.status, ran.counts) == (0, {"agrees": 18, "owner changed": 1, "buried": 1})
+    assert (await site.run("reconcile", "--json")).counts == {"agrees": 19}
+    count = "SELECT count(*), count(*) FILTER (WHERE grade = 'imported') FROM image_relation"
+    # What was given away says no more how it came to be known.
+    assert postgres.execute(count, settings.dsn.rpartition("/")[2]) == "20|19\n"
