@@ -9,8 +9,8 @@ FUZZ_WITH_PARTS := tests/fuzz/test_glance.py tests/fuzz/test_running.py
 QUICK := tests/unit tests/test_deployment.py tests/test_docs.py tests/test_imports.py
 WHOLE := tests/properties $(PURE_FUZZ) tests/contract tests/integration tests/model \
 	tests/durability $(FUZZ_WITH_PARTS) tests/functional
-# Two processes, a file in one of them, in the order above: the long ones aren't kept for the end.
-IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes for two cores, because tests wait much; a file in one of them, in the order above.
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test unit verify verify-random verify-model verify-fuzz verify-storm verify-power verify-reload verify-page verify-fronts verify-leaks verify-import bench-store lint clean
 
@@ -21,10 +21,10 @@ demo: $(READY)
 # parts are made meanwhile; a test that needs one waits for it.
 test: unit
 	$(BIN)/python -m lab.venvs & making=$$!; \
-		$(BIN)/pytest $(IN_TWO) $(WHOLE); passed=$$?; wait $$making && exit $$passed
+		$(BIN)/pytest $(SIDE_BY_SIDE) $(WHOLE); passed=$$?; wait $$making && exit $$passed
 
 unit: $(READY)
-	$(BIN)/pytest $(IN_TWO) $(QUICK)
+	$(BIN)/pytest $(SIDE_BY_SIDE) $(QUICK)
 
 # All of `make test`, and what takes longer: many more examples, new ones each time.
 verify: lint test verify-random verify-model verify-fuzz verify-storm verify-power verify-reload \
