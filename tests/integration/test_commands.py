@@ -172,8 +172,8 @@ def test_migrate_makes_the_schema_and_says_which(
     assert place.run("migrate").stdout == "the SQLite file is up to date\n"
     dsn = postgres.create_database("migrated-by-command")
     other = Place(tmp_path / "other", store={"driver": "postgres", "dsn": dsn})
-    assert other.run("migrate").stdout == "schema version 3, it was 0\n"
-    assert other.run("migrate").stdout == "schema version 3\n"
+    assert other.run("migrate").stdout == "schema version 4, it was 0\n"
+    assert other.run("migrate").stdout == "schema version 4\n"
 
 
 async def test_a_store_is_copied_and_checked(
