@@ -101,7 +101,8 @@ async def sends_a_byte_at_a_time(stage: Stage) -> None:
             for place in range(len(request)):
                 wire.writer.write(request[place : place + 1])
                 await asyncio.sleep(0)
-            assert (await wire.part()).startswith(b"HTTP/1.1 20")
+            told = await wire.part()
+            assert told.startswith(b"HTTP/1.1 20"), told
             await wire.rest()
 
 
