@@ -96,7 +96,7 @@ async def test_who_follows_a_dead_worker_believes_what_its_siblings_do_whatever_
     relproxy = Relproxy(tmp_path / "relproxy", secured(glance.url, ca_file), workers=2)
     await asyncio.to_thread(relproxy.start)
     try:
-        await eventually(lambda: shows(relproxy, "serving", 2))
+        await eventually(lambda: shows(relproxy, "worker serves", 2))
         # Somebody is just writing it.
         ca_file.write_text("nothing of use")
         for line in events(relproxy, "worker serves"):
