@@ -216,24 +216,31 @@ async def wayward_at(
 ) -> AsyncIterator[Wayward]:
     """Run one on a port, and end all that it does with it; `images` is what it has already."""
     made = Wayward(images={} if images is None else images)
-    serving: set[asyncio.Task[None]] = set()
+    serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+    has_ended = False
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        serving.add(task)
-        try:
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError):  # asyncio's streams log it
             await made.serve(reader, writer)
-        except asyncio.CancelledError:  # asyncio's streams log it
+
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # What was accepted just before the end comes after it, and would be served by who is gone.
+        if has_ended:
             writer.transport.abort()
-        finally:
-            serving.discard(task)
+            return
+        task = asyncio.get_running_loop().create_task(served(reader, writer))
+        serving[task] = writer
+        task.add_done_callback(serving.pop)
 
     server = await asyncio.start_server(serve, "127.0.0.1", port, limit=2**20, backlog=1024)
     try:
         yield made
     finally:
+        has_ended = True
         server.close()
-        for task in list(serving):
+        # Also those whose tasks have not begun, and so end without having closed anything.
+        under_way = dict(serving)
+        for task, writer in under_way.items():
             task.cancel()
-        await asyncio.gather(*serving, return_exceptions=True)
+            writer.transport.abort()
+        await asyncio.gather(*under_way, return_exceptions=True)
