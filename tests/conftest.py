@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from lab.postgres import Postgres
+from tests.authority import Authority
 
 settings.register_profile("test", derandomize=True, deadline=None, max_examples=200)
 settings.register_profile("verify", derandomize=False, deadline=None, max_examples=3000)
@@ -39,3 +41,15 @@ def postgres() -> Iterator[Postgres]:
     server.start()
     yield server
     server.remove()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """The authority of a test's certificates."""
+    return Authority(tmp_path / "authority")
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Authority:
+    """An authority that nobody has heard of."""
+    return Authority(tmp_path / "stranger")

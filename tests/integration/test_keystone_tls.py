@@ -23,16 +23,6 @@ from tests.integration.tls_peer import peering
 INSTANCE = {"X-Nova-Installation-UUID": EAST, "X-Nova-Instance-ID": "123"}
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "authority")
-
-
-@pytest.fixture
-def stranger(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "stranger")
-
-
 @asynccontextmanager
 async def speaking(tls: ssl.SSLContext) -> AsyncIterator[StandInKeystone]:
     async with StandInKeystone(tls=tls) as started:

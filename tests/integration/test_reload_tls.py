@@ -26,16 +26,6 @@ from tests.integration.test_reload import (
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "authority")
-
-
-@pytest.fixture
-def stranger(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "stranger")
-
-
-@pytest.fixture
 async def glance(authority: Authority) -> AsyncIterator[StandIn]:
     async with StandIn(tls=authority.context()) as started:
         yield started

@@ -33,17 +33,6 @@ TUPLE = {"X-Nova-Installation-UUID": EAST, "X-Nova-Instance-ID": "i-1"}
 UUID_URI = x509.UniformResourceIdentifier("spiffe://example.org/nova/Compute")
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
-def stranger(tmp_path: Path) -> Authority:
-    """An authority that nobody here asked."""
-    return Authority(tmp_path)
-
-
 def listening(tls: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:
     return [{"name": "public", "bind": "127.0.0.1:0", "tls": tls, **settings}]
 

@@ -24,11 +24,6 @@ PROBES = {"/", "/healthz", "/readyz"}
 EVERYTHING = {*PROBES, "/metrics", "/v1/relations?project=alice", "/v1/journal", "/v1/overview"}
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
 async def serving(
     serve: Serve, noauth: StandIn, tls: dict[str, Any], tokens: Path | None = None
 ) -> Client:

@@ -11,7 +11,6 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -41,17 +40,6 @@ YESTERDAY = datetime.now(UTC) - timedelta(days=1)
 INSTANCE = {"X-Nova-Installation-UUID": EAST, "X-Nova-Instance-ID": "123"}
 DEAD = "https://127.0.0.1:1"
 INSECURELY = b"be reached securely."
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "authority")
-
-
-@pytest.fixture
-def stranger(tmp_path: Path) -> Authority:
-    """An authority that nobody has heard of."""
-    return Authority(tmp_path / "stranger")
 
 
 @pytest.fixture

@@ -29,11 +29,6 @@ PUBLIC = "listeners[0].tls"
 PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
 def configured(tls: dict[str, Any], **settings: Any) -> Configuration:
     listener = {"name": "public", "bind": "127.0.0.1:9292", "tls": tls}
     return Configuration.model_validate(LEAST | {"listeners": [listener]} | settings)

@@ -24,11 +24,6 @@ from tests.authority import Authority, tls_with
 NOW = datetime.now(UTC)
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "authority")
-
-
 def read(**files: Path) -> Proof:
     return read_proof(UpstreamTls.model_validate(files), "tls")
 

@@ -82,11 +82,6 @@ async def listening(authority: Authority) -> AsyncIterator[Securings]:
             await each.is_lost.wait()
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
 @asynccontextmanager
 async def connected(made: Securings, context: ssl.SSLContext) -> AsyncIterator[Server]:
     """Connect, and lend what serves the connection once it does."""

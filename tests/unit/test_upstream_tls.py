@@ -23,11 +23,6 @@ HTTPS, HTTP = "https://192.0.2.1:9292", "http://192.0.2.2:9292"
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "authority")
-
-
-@pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "relproxy.yaml"
 
