@@ -7,9 +7,7 @@ differs from the image APIs is in docs/dialects.md.
 from __future__ import annotations
 
 import re
-from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
 
 from relproxy.errors import BadRequestError
 from relproxy.filters.base import (
@@ -17,26 +15,15 @@ from relproxy.filters.base import (
     BodyEffect,
     CreateBody,
     Operation,
-    Page,
-    Row,
-    created_from,
 )
 from relproxy.filters.capture import BodyMetadata
 from relproxy.filters.glance_pipeline import (
-    error_page,
     neutral_headers,
     refuse_overridden_method,
-    render_versions,
 )
 from relproxy.filters.glance_registry_table import TABLE
-from relproxy.filters.glance_v1_page import (
-    read_image,
-    read_listed_metadata,
-    read_page,
-    read_shared_ids,
-    with_private,
-    write_page,
-)
+from relproxy.filters.glance_v1_lists import GlanceV1Lists
+from relproxy.filters.glance_v1_page import read_image
 from relproxy.filters.json_edit import (
     Raw,
     decoded_value,
@@ -44,12 +31,11 @@ from relproxy.filters.json_edit import (
     request_document,
     shallow_object,
 )
-from relproxy.filters.query import ListQuery
 from relproxy.filters.route_table import matching_rows, row_operation
-from relproxy.filters.target import Target, canonical_path
+from relproxy.filters.target import Target
 from relproxy.filters.visibility import ImageFacts
 from relproxy.messages import Headers
-from relproxy.model import Access, CreatedImage, Treatment
+from relproxy.model import Access, Treatment
 
 # As the registry writes it: what it reads is whatever Python's int() takes, " 017" and "+17" too.
 _ID = re.compile(r"0|[1-9][0-9]{0,17}")
@@ -67,7 +53,7 @@ _ATTRIBUTES = frozenset(
 _LONGEST_NAME = 255
 
 
-class GlanceRegistry:
+class GlanceRegistry(GlanceV1Lists):
     """The dialect `glance-registry`; see `relproxy.filters.base.Dialect` for each method."""
 
     name = "glance-registry"
@@ -78,10 +64,6 @@ class GlanceRegistry:
     created_status = 200
     # They come from its database's own sequence: a chosen one would stand in its way.
     takes_chosen_ids = False
-    selects_by_id = False
-    links_next_page = False
-    # An admin who asks for private images too is shown all.
-    list_parts: tuple[str, ...] = ("None",)
 
     def operation(self, method: str, target: Target, _: Headers) -> Operation:
         """Classify a request on its canonical path.
@@ -127,7 +109,7 @@ class GlanceRegistry:
         )
 
     def with_image_id(self, _: CreateBody, image_id: str) -> CreateBody:
-        """Choose no id."""
+        """Raise: nobody asks for it, because `takes_chosen_ids` is false."""
         raise NotImplementedError(f"this registry takes no chosen id: {image_id}")
 
     def effect(self, operation: Operation, _: Headers, body: bytes) -> BodyEffect | None:
@@ -148,10 +130,6 @@ class GlanceRegistry:
             changes_owner=changes_owner,
         )
 
-    def created_image(self, body: bytes) -> CreatedImage:
-        """Read the image that the answer to a create or an update shows."""
-        return created_from(read_image(body))
-
     def image_facts(self, _: Headers, body: bytes) -> ImageFacts:
         """Read the members of one image that the rule looks at."""
         return read_image(body)
@@ -169,68 +147,10 @@ class GlanceRegistry:
         """Tell whether this is a number as the registry writes it."""
         return self.is_image_id(text)
 
-    def image_path(self, image_id: str) -> str:
-        """Return the path of one image."""
-        return canonical_path(("images", image_id))
-
-    def named_images_target(self, name: str, marker: str | None = None) -> str:
-        """Ask by name, as an admin who wants private images too."""
-        further = "" if marker is None else f"&marker={quote(marker, safe='')}"
-        return f"/images/detail?name={quote(name, safe='')}&is_public=None{further}"
-
-    def part_target(self, part: str, *, limit: int, marker: str | None) -> str:
-        """Sort by when images were created, by which they keep their places."""
-        query = f"is_public={part}&sort_key=created_at&sort_dir=asc&limit={limit}"
-        behind = "" if marker is None else f"&marker={quote(marker, safe='')}"
-        return f"/images/detail?{query}{behind}"
-
-    def listed_metadata(self, raw: bytes) -> BodyMetadata:
-        """Read the properties that name an instance."""
-        return read_listed_metadata(raw)
-
-    def shares_target(self, project: str) -> str | None:
-        """Return the target of a project's memberships."""
-        return canonical_path(("shared-images", project))
-
-    def shared_ids(self, body: bytes) -> frozenset[str]:
-        """Read the memberships of a project."""
-        return read_shared_ids(body)
-
-    def list_path(self, _: Operation) -> str:
-        """Return the path of the list in detail: the short one doesn't say whose an image is."""
-        return "/images/detail"
-
-    def unnarrowed(self, query: ListQuery) -> ListQuery:
-        """Ask for private images too, which an admin isn't shown unasked."""
-        return with_private(query)
-
-    def page(self, body: bytes, operation: str = "image-list") -> Page:
-        """Read a list in detail, its images in short where the client asks for those."""
-        return read_page(body, in_short=operation == "image-index")
-
-    def render_page(
-        self, _: Page, rows: tuple[Row, ...], *, query: ListQuery, next_marker: str | None
-    ) -> bytes:
-        """Write a list; this API has no links, whatever follows."""
-        del query, next_marker
-        return write_page(rows)
-
-    def is_unknown_marker(self, status: int, body: bytes) -> bool:
-        """Tell by the registry's own sentence, which is one for foreign markers too."""
-        return status == HTTPStatus.BAD_REQUEST and b"invalid marker" in body.lower()
-
-    def render_versions(self, body: bytes, prefix: str, host: str | None = None) -> bytes:
-        """Put `prefix` before the path of every absolute `href`, on `host` if that is given."""
-        return render_versions(body, prefix, host)
-
     def absent_image(self, image_id: str) -> str:
         """Return the registry's own sentence, which names none."""
         del image_id
         return "The resource could not be found."
-
-    def refusal(self, status: int, sentence: str, accept: str) -> tuple[str, bytes]:
-        """Render an error as WebOb does."""
-        return error_page(status, sentence, accept)
 
 
 def _image_of(body: bytes) -> dict[str, Any]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from http import HTTPStatus
-from urllib.parse import quote
 
 from relproxy.errors import RegistryGarbageError
 from relproxy.filters.base import (
@@ -17,38 +15,25 @@ from relproxy.filters.base import (
     BodyEffect,
     CreateBody,
     Operation,
-    Page,
-    Row,
-    created_from,
     is_canonical_uuid,
     is_image_id,
 )
 from relproxy.filters.capture import BodyMetadata
 from relproxy.filters.glance_pipeline import (
     as_sent,
-    error_page,
     is_preflight,
     neutral_headers,
     refuse_overridden_method,
-    render_versions,
     versioned,
 )
+from relproxy.filters.glance_v1_lists import GlanceV1Lists
 from relproxy.filters.glance_v1_meta import ImageMeta, facts_in, is_true, read_meta, text
-from relproxy.filters.glance_v1_page import (
-    read_image,
-    read_listed_metadata,
-    read_page,
-    read_shared_ids,
-    with_private,
-    write_page,
-)
 from relproxy.filters.glance_v1_table import TABLE
-from relproxy.filters.query import ListQuery
 from relproxy.filters.route_table import matching_rows, row_operation
 from relproxy.filters.target import Target, canonical_path
 from relproxy.filters.visibility import ImageFacts
 from relproxy.messages import Headers
-from relproxy.model import Access, CreatedImage, Treatment
+from relproxy.model import Access, Treatment
 
 _VERSION = re.compile(r"v1(\.[01])?")
 _OTHER_VERSION = re.compile(r"v2(\.[0-9]+)?")
@@ -62,7 +47,7 @@ _ELSEWHERE = ("location", "copy_from", "uri")
 _LONGEST_NAME = 255
 
 
-class GlanceV1:
+class GlanceV1(GlanceV1Lists):
     """The dialect `glance-v1`; see `relproxy.filters.base.Dialect` for each method."""
 
     name = "glance-v1"
@@ -73,10 +58,7 @@ class GlanceV1:
     makes_images_in_steps = True
     created_status = 201
     takes_chosen_ids = True
-    selects_by_id = False
-    links_next_page = False
-    # An admin who asks for private images too is shown all.
-    list_parts: tuple[str, ...] = ("None",)
+    _root = ("v1",)
 
     def operation(self, method: str, target: Target, headers: Headers) -> Operation:
         """Classify a request on its canonical path.
@@ -149,10 +131,6 @@ class GlanceV1:
             return BodyEffect("change the owner of an image", changes_owner=True)
         return _effect(meta, headers)
 
-    def created_image(self, body: bytes) -> CreatedImage:
-        """Read the image that the answer to a create or an update shows."""
-        return created_from(read_image(body))
-
     def image_facts(self, headers: Headers, _: bytes) -> ImageFacts:
         """Read the fields of one image that the rule looks at."""
         facts = facts_in(headers)
@@ -173,67 +151,9 @@ class GlanceV1:
         """Tell whether this is a UUID in lower case: MariaDB compares without case."""
         return is_canonical_uuid(text)
 
-    def image_path(self, image_id: str) -> str:
-        """Return the path of one image."""
-        return canonical_path(("v1", "images", image_id))
-
-    def named_images_target(self, name: str, marker: str | None = None) -> str:
-        """Ask by name, as an admin who wants private images too."""
-        further = "" if marker is None else f"&marker={quote(marker, safe='')}"
-        return f"/v1/images/detail?name={quote(name, safe='')}&is_public=None{further}"
-
-    def part_target(self, part: str, *, limit: int, marker: str | None) -> str:
-        """Sort by when images were created, by which they keep their places."""
-        query = f"is_public={part}&sort_key=created_at&sort_dir=asc&limit={limit}"
-        behind = "" if marker is None else f"&marker={quote(marker, safe='')}"
-        return f"/v1/images/detail?{query}{behind}"
-
-    def listed_metadata(self, raw: bytes) -> BodyMetadata:
-        """Read the properties that name an instance."""
-        return read_listed_metadata(raw)
-
-    def shares_target(self, project: str) -> str | None:
-        """Return the target of the memberships that the very caller may see."""
-        return canonical_path(("v1", "shared-images", project))
-
-    def shared_ids(self, body: bytes) -> frozenset[str]:
-        """Read the memberships of a project."""
-        return read_shared_ids(body)
-
-    def list_path(self, _: Operation) -> str:
-        """Return the path of the list in detail: the short one doesn't say whose an image is."""
-        return "/v1/images/detail"
-
-    def unnarrowed(self, query: ListQuery) -> ListQuery:
-        """Ask for private images too, which an admin isn't shown unasked."""
-        return with_private(query)
-
-    def page(self, body: bytes, operation: str = "image-list") -> Page:
-        """Read a list in detail, its images in short where the client asks for those."""
-        return read_page(body, in_short=operation == "image-index")
-
-    def render_page(
-        self, _: Page, rows: tuple[Row, ...], *, query: ListQuery, next_marker: str | None
-    ) -> bytes:
-        """Write a list; this API has no links, whatever follows."""
-        del query, next_marker
-        return write_page(rows)
-
-    def is_unknown_marker(self, status: int, body: bytes) -> bool:
-        """Glance answers alike for a marker that doesn't exist, is foreign, or is no UUID."""
-        return status == HTTPStatus.BAD_REQUEST and b"invalid marker" in body.lower()
-
-    def render_versions(self, body: bytes, prefix: str, host: str | None = None) -> bytes:
-        """Put `prefix` before the path of every absolute `href`, on `host` if that is given."""
-        return render_versions(body, prefix, host)
-
     def absent_image(self, image_id: str) -> str:
         """Return Glance's own sentence (glance/api/v1/controller.py)."""
         return f"Image with identifier {image_id} not found"
-
-    def refusal(self, status: int, sentence: str, accept: str) -> tuple[str, bytes]:
-        """Render an error as Glance does."""
-        return error_page(status, sentence, accept)
 
 
 def _effect(meta: ImageMeta, headers: Headers) -> BodyEffect | None:
